@@ -1,0 +1,50 @@
+# godwit_domain(NAME [DEPENDS domain...] [PRIVATE_LIBS lib...])
+#
+# One static library per folder under src/, found by name so that adding a file needs no edit here:
+#   *.cpp              the library godwit_NAME, alias godwit::NAME
+#   *.h                its public headers, checked to be self-contained
+#   *_test.cpp         the unit test executable NAME_test, ctest label "unit"
+#   *_vm_test.cpp      NAME_vm_test, label "vm": needs /dev/kvm
+# DEPENDS names lower layers only; tests/layers checks it.
+function(godwit_domain name)
+    cmake_parse_arguments(ARG "" "" "DEPENDS;PRIVATE_LIBS" ${ARGN})
+    file(GLOB_RECURSE all CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+    file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
+    set(vm_tests ${all})
+    list(FILTER vm_tests INCLUDE REGEX "_vm_test\\.cpp$")
+    set(unit_tests ${all})
+    list(FILTER unit_tests INCLUDE REGEX "_test\\.cpp$")
+    list(FILTER unit_tests EXCLUDE REGEX "_vm_test\\.cpp$")
+    set(sources ${all})
+    list(FILTER sources EXCLUDE REGEX "_(test|fuzz)\\.cpp$")
+
+    list(TRANSFORM ARG_DEPENDS PREPEND godwit:: OUTPUT_VARIABLE depends)
+    add_library(godwit_${name} STATIC ${sources})
+    add_library(godwit::${name} ALIAS godwit_${name})
+    target_sources(godwit_${name} PUBLIC FILE_SET HEADERS
+        BASE_DIRS ${PROJECT_SOURCE_DIR}/src FILES ${headers})
+    target_link_libraries(godwit_${name} PUBLIC godwit_flags ${depends} PRIVATE ${ARG_PRIVATE_LIBS})
+    set_property(GLOBAL APPEND PROPERTY GODWIT_DOMAINS ${name})
+    set_property(GLOBAL PROPERTY GODWIT_DEPENDS_${name} ${ARG_DEPENDS})
+
+    if(GODWIT_TESTS)
+        godwit_test(${name}_test LABEL unit DOMAIN ${name} SOURCES ${unit_tests} LIBS ${ARG_PRIVATE_LIBS})
+        godwit_test(${name}_vm_test LABEL vm DOMAIN ${name} SOURCES ${vm_tests} LIBS ${ARG_PRIVATE_LIBS})
+    endif()
+endfunction()
+
+# godwit_test(TARGET LABEL label SOURCES files [DOMAIN domain] [LIBS libs]): nothing when SOURCES is empty.
+function(godwit_test target)
+    cmake_parse_arguments(ARG "" "LABEL;DOMAIN" "SOURCES;LIBS" ${ARGN})
+    if(NOT ARG_SOURCES)
+        return()
+    endif()
+    add_executable(${target} ${ARG_SOURCES})
+    if(ARG_DOMAIN)
+        target_link_libraries(${target} PRIVATE godwit::${ARG_DOMAIN})
+    endif()
+    target_link_libraries(${target} PRIVATE godwit_test_main ${ARG_LIBS})
+    target_precompile_headers(${target} REUSE_FROM godwit_test_main)
+    add_test(NAME ${ARG_LABEL}.${target} COMMAND ${target})
+    set_tests_properties(${ARG_LABEL}.${target} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT 120)
+endfunction()

@@ -1,0 +1,121 @@
+#pragma once
+
+/// A virtual machine on KVM: vCPU threads, platform devices, PCI and virtio devices over guest RAM.
+///
+/// Built completely and at rest by build(); then either boot() loads a kernel, or load() takes a
+/// saved state. start() lets it run; pause() brings it back to rest. What must be quick in a
+/// handover (pause, save, load, start) does no allocation-heavy or kernel-slow work: KVM objects,
+/// threads, memory slots and mappings all exist after build().
+///
+/// Thread rule: one control thread calls everything; callbacks come on vCPU or I/O threads.
+
+#include "base/result.h"
+#include "machine/machine_spec.h"
+#include "memory/guest_memory.h"
+#include "state/saved_state.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace godwit::machine {
+
+/// The outside things a machine holds, each under a stable name ("ram", "disk0", "net0.0",
+/// "net0.1"): opened by open_resources() for a new machine, or received from the previous owner in
+/// a handover. Names and count are checked against the spec by build().
+struct Resource {
+    std::string name;
+    sys::Fd fd;
+};
+using Resources = std::vector<Resource>;
+
+/// Opens RAM, disks (with their locks) and taps of a new machine. Errors say what to do.
+[[nodiscard]] Result<Resources> open_resources(const MachineSpec& spec);
+
+/// Why the guest stopped by itself.
+enum class StopReason : std::uint8_t { powered_off, rebooted, triple_fault, internal_error };
+
+/// Called on a vCPU thread; must only hand the news on.
+struct MachineEvents {
+    std::function<void(StopReason reason, std::string detail)> stopped;
+    /// Bytes the guest wrote to a console: port "serial" or "virtio". May not block.
+    std::function<void(std::string_view port, std::span<const std::byte> bytes)> console_output;
+};
+
+enum class RamMapping : std::uint8_t { shared, private_copy };
+
+/// How long the parts of a pause took, nanoseconds.
+struct PauseTimes {
+    std::int64_t quiesce_ns = 0;
+    std::int64_t vcpus_ns = 0;
+};
+
+class Machine {
+  public:
+    /// Builds everything that needs no state. On failure nothing is left behind.
+    [[nodiscard]] static Result<std::unique_ptr<Machine>> build(const MachineSpec& spec,
+                                                                Resources resources,
+                                                                RamMapping ram_mapping,
+                                                                MachineEvents events,
+                                                                const sys::Clock& clock);
+    Machine(const Machine&) = delete;
+    Machine& operator=(const Machine&) = delete;
+    ~Machine();
+
+    /// Loads kernel, initrd, command line and tables; sets the first vCPU at the entry point.
+    [[nodiscard]] Status boot();
+    /// Takes a saved state into a freshly built machine. If it fails the machine can only be
+    /// destroyed.
+    enum class ClockPolicy : std::uint8_t {
+        running, ///< Handover: guest clocks never stood still (same host).
+        frozen,  ///< Snapshot: guest clocks continue where they stopped.
+    };
+    [[nodiscard]] Status load(state::SavedState state, ClockPolicy policy);
+
+    /// Reasons against saving this machine, asked while it runs; empty if none.
+    [[nodiscard]] std::vector<std::string> save_blockers() const;
+
+    /// Lets devices and vCPUs run. Idempotent.
+    [[nodiscard]] Status start();
+    /// First half of a pause, while the guest still runs: devices finish what is in flight.
+    [[nodiscard]] Status quiesce_devices();
+    /// Second half: vCPUs leave the guest with pending exits completed. Calls
+    /// quiesce_devices() first if that has not happened. Idempotent.
+    [[nodiscard]] Status pause();
+    [[nodiscard]] bool running() const noexcept;
+    /// Everything a new owner needs besides RAM and resources; at rest only.
+    [[nodiscard]] Result<state::SavedState> save() const;
+    /// CLOCK_MONOTONIC when the last vCPU left the guest in the last pause().
+    [[nodiscard]] sys::Moment vcpus_stopped_at() const noexcept;
+    /// CLOCK_MONOTONIC just before the first vCPU entered the guest after the last start(), once it
+    /// has.
+    [[nodiscard]] sys::Moment first_entry_at() const noexcept;
+
+    /// Duplicates of every resource, for a handover.
+    [[nodiscard]] Result<Resources> duplicate_resources() const;
+    [[nodiscard]] memory::GuestMemory& memory() noexcept;
+    [[nodiscard]] const MachineSpec& spec() const noexcept;
+    /// JSON object with counters of vCPUs and devices, for `godwit info`.
+    [[nodiscard]] std::string statistics_json() const;
+
+    /// Input for a console port ("serial", "virtio"); returns how many bytes were taken, the rest
+    /// may be offered again when console_ready is called.
+    [[nodiscard]] std::size_t console_input(std::string_view port,
+                                            std::span<const std::byte> bytes);
+    /// ACPI power button; the guest may obey.
+    [[nodiscard]] Status press_power_button();
+    /// Asks a disk's back end for its new size and tells the guest ("disk0").
+    [[nodiscard]] Status refresh_disk(std::string_view disk);
+    /// Target size of the balloon in bytes (multiple of 4096).
+    [[nodiscard]] Status set_balloon(std::uint64_t bytes);
+
+  private:
+    struct Impl;
+    explicit Machine(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+} // namespace godwit::machine

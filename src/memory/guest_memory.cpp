@@ -1,0 +1,144 @@
+#include "memory/guest_memory.h"
+
+#include <sys/mman.h>
+
+#include <fcntl.h>
+
+#include <cerrno>
+
+namespace godwit::memory {
+
+namespace {
+
+Error outside_ram(Gpa start, std::uint64_t bytes) {
+    return Error(ErrorCode::invalid_argument,
+                 "guest address " + std::to_string(start.value) + " +" + std::to_string(bytes) +
+                     " bytes is not RAM");
+}
+
+} // namespace
+
+Result<std::shared_ptr<GuestMemory>> GuestMemory::map(const RamBacking& backing,
+                                                      sys::MapMode mode) {
+    std::shared_ptr<GuestMemory> memory(new GuestMemory());
+    const std::vector<RamRegion> layout = GODWIT_TRY(layout_of(backing.spec().bytes));
+    memory->mapping_ =
+        GODWIT_TRY(sys::MappedRegion::create(backing.fd(), 0, backing.spec().bytes, mode));
+    memory->ram_bytes_ = backing.spec().bytes;
+    memory->mode_ = mode;
+    for (const RamRegion& region : layout) {
+        memory->regions_.push_back(
+            {.ram = region, .host = memory->mapping_.data() + region.offset});
+    }
+    if (backing.spec().kind == RamKind::memfd) {
+        discard(memory->mapping_.advise(MADV_HUGEPAGE),
+                "a kernel without huge pages serves small ones");
+    }
+    // RAM stays out of core dumps and out of children of a fork.
+    discard(memory->mapping_.advise(MADV_DONTDUMP), "only keeps core dumps small");
+    return memory;
+}
+
+const GuestMemory::Region* GuestMemory::region_of(Gpa start, std::uint64_t bytes) const noexcept {
+    for (const Region& region : regions_) {
+        const std::uint64_t first = region.ram.start.value;
+        if (start.value >= first && start.value - first < region.ram.bytes &&
+            bytes <= region.ram.bytes - (start.value - first)) {
+            return &region;
+        }
+    }
+    return nullptr;
+}
+
+bool GuestMemory::contains(Gpa start, std::uint64_t bytes) const noexcept {
+    return region_of(start, bytes) != nullptr;
+}
+
+Result<std::span<const std::byte>> GuestMemory::view(Gpa start, std::uint64_t bytes) const {
+    const Region* region = region_of(start, bytes);
+    if (region == nullptr) {
+        return outside_ram(start, bytes);
+    }
+    return std::span<const std::byte>(region->host + (start.value - region->ram.start.value),
+                                      bytes);
+}
+
+Result<std::span<std::byte>> GuestMemory::mutable_view(Gpa start, std::uint64_t bytes) {
+    const Region* region = region_of(start, bytes);
+    if (region == nullptr) {
+        return outside_ram(start, bytes);
+    }
+    return std::span(region->host + (start.value - region->ram.start.value), bytes);
+}
+
+Status GuestMemory::read(Gpa from, std::span<std::byte> out) const {
+    const auto source = GODWIT_TRY(view(from, out.size()));
+    std::memcpy(out.data(), source.data(), out.size());
+    return ok();
+}
+
+Status GuestMemory::write(Gpa to, std::span<const std::byte> data) {
+    const auto target = GODWIT_TRY(mutable_view(to, data.size()));
+    std::memcpy(target.data(), data.data(), data.size());
+    note_written(to, data.size());
+    return ok();
+}
+
+void GuestMemory::note_written(Gpa start, std::uint64_t bytes) noexcept {
+    if (bytes == 0 || !log_on_.load(std::memory_order_acquire)) {
+        return;
+    }
+    const Region* region = region_of(start, bytes);
+    if (region == nullptr) {
+        return;
+    }
+    const std::uint64_t offset = region->ram.offset + (start.value - region->ram.start.value);
+    for (std::uint64_t page = offset / page_size; page <= (offset + bytes - 1) / page_size;
+         ++page) {
+        log_[page / 64].fetch_or(1ULL << (page % 64), std::memory_order_relaxed);
+    }
+}
+
+namespace {
+std::size_t log_words(std::uint64_t ram_bytes) {
+    return (ram_bytes / page_size + 63) / 64;
+}
+} // namespace
+
+void GuestMemory::start_write_log() {
+    const std::size_t words = log_words(ram_bytes_);
+    if (!log_) {
+        log_ = std::make_unique<std::atomic<std::uint64_t>[]>(words);
+    }
+    for (std::size_t i = 0; i < words; ++i) {
+        log_[i].store(0, std::memory_order_relaxed);
+    }
+    log_on_.store(true, std::memory_order_release);
+}
+
+std::vector<std::uint64_t> GuestMemory::take_write_log() {
+    std::vector<std::uint64_t> words(log_words(ram_bytes_));
+    if (log_) {
+        for (std::size_t i = 0; i < words.size(); ++i) {
+            words[i] = log_[i].exchange(0, std::memory_order_acq_rel);
+        }
+    }
+    return words;
+}
+
+void GuestMemory::stop_write_log() {
+    log_on_.store(false, std::memory_order_release);
+}
+
+Status GuestMemory::release(Gpa start, std::uint64_t bytes) {
+    const auto range = GODWIT_TRY(mutable_view(start, bytes));
+    // MADV_REMOVE punches the hole in the shared object; a private mapping has only its own copies.
+    const int advice = mode_ == sys::MapMode::private_copy ? MADV_DONTNEED : MADV_REMOVE;
+    if (::madvise(range.data(), range.size(), advice) != 0) {
+        return Error::from_errno(errno, "give guest pages back to the host");
+    }
+    note_written(start, bytes);
+    return ok();
+}
+
+} // namespace godwit::memory

@@ -1,0 +1,51 @@
+#pragma once
+
+/// A whole machine's saved state as bytes: outer header, framed sections, checksums.
+/// Format: docs/formats/saved-state.md. Reading is reading hostile input: every error names the
+/// section. A value; any thread.
+
+#include "base/result.h"
+#include "state/state_unit.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace godwit::state {
+
+inline constexpr std::size_t sections_max = 4096;
+
+/// Readable without knowing any section.
+struct StateHeader {
+    std::uint32_t format = 1;
+    std::string architecture = "x86_64";
+    std::string writer;   ///< Version text of the build that wrote it.
+    std::string build_id; ///< Hex of the writer's ELF build id.
+};
+
+class SavedState {
+  public:
+    StateHeader header;
+
+    /// Adds a section; already_exists if its id is taken, resource_exhausted above the limits.
+    [[nodiscard]] Status add(Section section);
+    /// Saves `unit` into this state; conflict with its reason if it is NotSavable.
+    [[nodiscard]] Status add(const StateUnit& unit);
+    /// Takes the section out, so that leftovers show; not_found names it.
+    [[nodiscard]] Result<Section> take(const SectionId& id);
+    [[nodiscard]] bool has(const SectionId& id) const noexcept;
+    /// An error naming the first required section nobody has taken; counts optional leftovers.
+    [[nodiscard]] Result<std::uint32_t> finish() const;
+    [[nodiscard]] const std::vector<Section>& sections() const noexcept { return sections_; }
+
+    [[nodiscard]] std::string encode() const;
+    /// Refuses bad magic, format, architecture, lengths, checksums, duplicates, leftover bytes.
+    [[nodiscard]] static Result<SavedState> decode(std::span<const std::byte> bytes);
+
+  private:
+    std::vector<Section> sections_;
+};
+
+} // namespace godwit::state

@@ -1,0 +1,1 @@
+#include "state/saved_state.h"

@@ -1,0 +1,60 @@
+#pragma once
+
+/// Saved state: sections with a name, and the units that write them (requirements X-1, X-8).
+///
+/// A machine's state is an ordered list of sections. Each section holds one protobuf message
+/// (schema in this folder, field numbers never reused). Framing, checksum and the list live in
+/// saved_state.h. Saving happens while the unit is at rest: vCPUs paused, rings quiesced. Restore
+/// *constructs*: each device has `static Result<Device> restore(Args, Section)`; there is no
+/// half-restored object.
+
+#include "base/result.h"
+
+#include <cstdint>
+#include <string>
+#include <variant>
+
+namespace godwit::state {
+
+inline constexpr std::size_t section_name_bytes_max = 64;
+inline constexpr std::size_t section_payload_bytes_max = 16U << 20U;
+
+/// What a section is called: the kind of unit and which one of its kind ("virtio-blk", 0).
+struct SectionId {
+    std::string name; ///< Lower case letters, digits, '-' and '.'; at most section_name_bytes_max.
+    std::uint32_t instance = 0;
+    friend auto operator<=>(const SectionId&, const SectionId&) = default;
+    [[nodiscard]] std::string to_string() const { return name + "#" + std::to_string(instance); }
+};
+
+/// One saved section. `required`: a reader that does not know it must refuse the whole state.
+struct Section {
+    SectionId id;
+    std::uint32_t version = 1;
+    bool required = true;
+    std::string payload; ///< A serialized protobuf message.
+};
+
+/// The unit has no state worth saving, on purpose.
+struct NoState {};
+/// The unit cannot be saved now; blocks `plan`, before the guest pauses.
+struct NotSavable {
+    std::string reason;
+};
+using Saved = std::variant<Section, NoState, NotSavable>;
+
+/// Anything that is saved and restored. Thread rule: save() on the control thread, at rest.
+class StateUnit {
+  public:
+    StateUnit() = default;
+    StateUnit(const StateUnit&) = delete;
+    StateUnit& operator=(const StateUnit&) = delete;
+    virtual ~StateUnit() = default;
+    [[nodiscard]] virtual SectionId section_id() const = 0;
+    [[nodiscard]] virtual Result<Saved> save() const = 0;
+    /// Why this unit could not be saved, asked in `plan` while the guest runs; empty if nothing
+    /// speaks against it.
+    [[nodiscard]] virtual std::string save_blocker() const { return {}; }
+};
+
+} // namespace godwit::state

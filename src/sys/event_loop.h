@@ -1,0 +1,102 @@
+#pragma once
+
+/// A single-threaded event loop over epoll(7): descriptors, timers and tasks from other threads.
+///
+/// Thread rule: everything except post() and stop() belongs to the thread that calls run(). Before
+/// run() it belongs to the creator. A callback may add and remove watches, its own included.
+
+#include "base/result.h"
+#include "sys/fd.h"
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace godwit::sys {
+
+class EventLoop {
+  public:
+    using Callback = std::move_only_function<void()>;
+    /// Receives the epoll events that are ready (EPOLLIN, EPOLLOUT, EPOLLHUP, ...).
+    using FdCallback = std::move_only_function<void(std::uint32_t events)>;
+
+    /// Keeps a watch or timer alive; destroying it on the loop's thread removes it.
+    class Handle {
+      public:
+        Handle() = default;
+        Handle(Handle&& other) noexcept
+            : loop_(std::exchange(other.loop_, nullptr)), id_(other.id_) {}
+        Handle& operator=(Handle&& other) noexcept {
+            if (this != &other) {
+                reset();
+                loop_ = std::exchange(other.loop_, nullptr);
+                id_ = other.id_;
+            }
+            return *this;
+        }
+        Handle(const Handle&) = delete;
+        Handle& operator=(const Handle&) = delete;
+        ~Handle() { reset(); }
+        void reset() noexcept;
+        [[nodiscard]] bool active() const noexcept { return loop_ != nullptr; }
+
+      private:
+        friend class EventLoop;
+        Handle(EventLoop* loop, std::uint64_t id) : loop_(loop), id_(id) {}
+        EventLoop* loop_ = nullptr;
+        std::uint64_t id_ = 0;
+    };
+
+    [[nodiscard]] static Result<std::unique_ptr<EventLoop>> create();
+    EventLoop(const EventLoop&) = delete;
+    EventLoop& operator=(const EventLoop&) = delete;
+    ~EventLoop();
+
+    /// Calls back while any of `events` (EPOLLIN, EPOLLOUT; level triggered) is ready on `fd`,
+    /// which must outlive the handle.
+    [[nodiscard]] Result<Handle> watch(const Fd& fd, std::uint32_t events, FdCallback callback);
+    /// Changes the events of a watch.
+    [[nodiscard]] Status rearm(const Handle& handle, std::uint32_t events);
+    /// Calls back once after `delay`, then every `period` if that is not zero.
+    [[nodiscard]] Result<Handle>
+    schedule(std::chrono::nanoseconds delay, std::chrono::nanoseconds period, Callback callback);
+
+    /// Runs `task` on the loop's thread, in order of posting. Any thread.
+    void post(Callback task);
+    /// Runs `task` on the loop's thread and waits for it; not from the loop's own thread.
+    void run_and_wait(Callback task);
+    /// Makes run() return after the current callback. Any thread.
+    void stop();
+
+    /// Serves events until stop(). Returns an error only if epoll itself fails.
+    [[nodiscard]] Status run();
+    /// Serves what is ready now, or waits up to `timeout` (negative: for ever) for the first event.
+    [[nodiscard]] Status run_once(std::chrono::milliseconds timeout);
+
+  private:
+    struct Watch {
+        Fd owned; ///< The timerfd of a timer; invalid for a plain watch.
+        int raw = -1;
+        FdCallback callback;
+    };
+
+    EventLoop(Fd epoll, EventFd wake) : epoll_(std::move(epoll)), wake_(std::move(wake)) {}
+    [[nodiscard]] Status add(int raw, std::uint32_t events, std::uint64_t id);
+    void remove(std::uint64_t id) noexcept;
+    void run_posted();
+
+    Fd epoll_;
+    EventFd wake_;
+    std::uint64_t next_id_ = 1;
+    /// Shared so that a callback may remove its own watch while it runs.
+    std::map<std::uint64_t, std::shared_ptr<Watch>> watches_;
+    std::mutex mutex_;
+    std::vector<Callback> posted_; ///< Guarded by mutex_.
+    bool stopping_ = false;        ///< Guarded by mutex_.
+};
+
+} // namespace godwit::sys

@@ -1,0 +1,35 @@
+#include "sys/mapping.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+
+namespace godwit::sys {
+
+Result<MappedRegion>
+MappedRegion::create(const Fd& fd, std::uint64_t offset, std::uint64_t length_bytes, MapMode mode) {
+    const int protection = mode == MapMode::shared_read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+    const int flags = (mode == MapMode::private_copy ? MAP_PRIVATE : MAP_SHARED) | MAP_NORESERVE;
+    void* address =
+        ::mmap(nullptr, length_bytes, protection, flags, fd.raw(), static_cast<off_t>(offset));
+    if (address == MAP_FAILED) {
+        return Error::from_errno(errno, "map " + std::to_string(length_bytes) + " bytes");
+    }
+    return MappedRegion(static_cast<std::byte*>(address), length_bytes);
+}
+
+Status MappedRegion::advise(int advice) const {
+    if (::madvise(data_, length_, advice) != 0) {
+        return Error::from_errno(errno, "advise the kernel on a mapping");
+    }
+    return ok();
+}
+
+void MappedRegion::unmap() noexcept {
+    if (data_ != nullptr) {
+        ::munmap(data_, length_);
+        data_ = nullptr;
+    }
+}
+
+} // namespace godwit::sys

@@ -1,0 +1,56 @@
+#pragma once
+
+/// A mapped range of memory with an owner that knows its length. Move-only.
+
+#include "base/result.h"
+#include "sys/fd.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+namespace godwit::sys {
+
+enum class MapMode : std::uint8_t {
+    shared,           ///< Read and write, seen by everyone who maps the file.
+    shared_read_only, ///< Reads only.
+    private_copy,     ///< Copy on write: the file is never changed.
+};
+
+class MappedRegion {
+  public:
+    MappedRegion() = default;
+    /// Maps `length_bytes` (not 0) of `fd` from `offset` (page aligned). Without swap reservation.
+    [[nodiscard]] static Result<MappedRegion>
+    create(const Fd& fd, std::uint64_t offset, std::uint64_t length_bytes, MapMode mode);
+
+    MappedRegion(MappedRegion&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), length_(std::exchange(other.length_, 0)) {}
+    MappedRegion& operator=(MappedRegion&& other) noexcept {
+        if (this != &other) {
+            unmap();
+            data_ = std::exchange(other.data_, nullptr);
+            length_ = std::exchange(other.length_, 0);
+        }
+        return *this;
+    }
+    MappedRegion(const MappedRegion&) = delete;
+    MappedRegion& operator=(const MappedRegion&) = delete;
+    ~MappedRegion() { unmap(); }
+
+    [[nodiscard]] std::byte* data() const noexcept { return data_; }
+    [[nodiscard]] std::uint64_t size() const noexcept { return length_; }
+    [[nodiscard]] std::span<std::byte> bytes() const noexcept { return {data_, length_}; }
+    /// madvise(2) over the whole range; a refusal is an error the caller may discard.
+    [[nodiscard]] Status advise(int advice) const;
+
+  private:
+    MappedRegion(std::byte* data, std::uint64_t length) : data_(data), length_(length) {}
+    void unmap() noexcept;
+
+    std::byte* data_ = nullptr;
+    std::uint64_t length_ = 0;
+};
+
+} // namespace godwit::sys

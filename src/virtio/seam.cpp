@@ -1,0 +1,1 @@
+#include "virtio/virt_queue.h"

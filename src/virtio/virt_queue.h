@@ -1,0 +1,98 @@
+#pragma once
+
+/// The device's side of one split virtqueue (virtio 1.2, section 2.7): pure ring logic, no
+/// notification transport, no I/O. Everything read from guest memory is hostile: a bad index,
+/// address, loop or length is an Error, on which the device asks its host for "needs reset".
+///
+/// Thread rule: one thread at a time, the device's I/O thread; at rest also the control thread.
+
+#include "base/result.h"
+#include "base/units.h"
+#include "memory/guest_memory.h"
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace godwit::virtio {
+
+inline constexpr std::uint16_t queue_size_max = 1024;
+/// Descriptors in one chain, direct and indirect together.
+inline constexpr std::size_t chain_segments_max = 1024;
+/// Bytes of one chain: more than any sane request, less than an overflow.
+inline constexpr std::uint64_t chain_bytes_max = 1U << 30U;
+
+/// What a driver has set up and how far both sides have got; this is what is saved.
+struct QueueState {
+    std::uint16_t size = 0;
+    bool ready = false;
+    Gpa descriptors;
+    Gpa driver_area;                  ///< Available ring.
+    Gpa device_area;                  ///< Used ring.
+    std::uint16_t next_available = 0; ///< Ring index the device looks at next.
+    std::uint16_t next_used = 0;      ///< Ring index the device fills next.
+};
+
+/// A descriptor chain: what the driver gives to read (`readable`) and to fill (`writable`), in
+/// order. Reused between pops so that the hot path does not allocate.
+struct Chain {
+    std::uint16_t head = 0;
+    std::vector<iovec> readable;
+    std::vector<iovec> writable;
+    std::vector<Gpa> writable_at; ///< Guest address of each writable segment.
+    std::uint64_t readable_bytes = 0;
+    std::uint64_t writable_bytes = 0;
+
+    /// Copies up to out.size() bytes of the readable part from `offset`; returns how many.
+    std::size_t copy_out(std::uint64_t offset, std::span<std::byte> out) const;
+    /// Copies `data` into the writable part at `offset`; returns how many bytes fitted.
+    std::size_t copy_in(std::uint64_t offset, std::span<const std::byte> data) const;
+};
+
+class VirtQueue {
+  public:
+    /// Checks sizes, alignment and that the three areas lie in RAM. `event_index` and `indirect`
+    /// are the negotiated features VIRTIO_F_EVENT_IDX and VIRTIO_F_INDIRECT_DESC.
+    struct Features {
+        bool event_index = false;
+        bool indirect = false;
+    };
+    [[nodiscard]] static Result<VirtQueue>
+    create(std::shared_ptr<memory::GuestMemory> memory, const QueueState& state, Features features);
+
+    /// The next chain the driver offers, into `chain`; false if there is none.
+    [[nodiscard]] Result<bool> pop(Chain& chain);
+    /// Puts the last popped chain back; the next pop returns it again. Only before any push of it.
+    void undo_pop() noexcept;
+    /// True if the driver offers something (cheap look at the available index).
+    [[nodiscard]] bool has_available() const noexcept;
+    /// Gives a chain back with `written` bytes filled in its writable part (from the start), and
+    /// records them in the write log.
+    void push(const Chain& chain, std::uint64_t written);
+    /// After a batch of push(): whether the driver wants an interrupt.
+    [[nodiscard]] bool take_notification_due();
+    /// Asks the driver not to / to ring the doorbell. enable returns true if something was offered
+    /// meanwhile and must be looked at now (2.7.7.1).
+    void disable_doorbell() noexcept;
+    [[nodiscard]] bool enable_doorbell() noexcept;
+
+    [[nodiscard]] const QueueState& state() const noexcept { return state_; }
+    [[nodiscard]] std::uint16_t size() const noexcept { return state_.size; }
+    /// Chains popped and not yet pushed.
+    [[nodiscard]] std::uint32_t outstanding() const noexcept { return outstanding_; }
+
+  private:
+    VirtQueue(std::shared_ptr<memory::GuestMemory> memory,
+              const QueueState& state,
+              Features features);
+    // The implementer adds what it needs here (cached host pointers of the three areas).
+    std::shared_ptr<memory::GuestMemory> memory_;
+    QueueState state_;
+    Features features_;
+    std::uint32_t outstanding_ = 0;
+};
+
+} // namespace godwit::virtio
