@@ -23,9 +23,10 @@ Result<std::unique_ptr<FileRing>> FileRing::create(const Fd& file, std::uint32_t
     }
     // Deferred task work: completions are made when we ask for them, not by interrupting this
     // thread, which would cost an epoll_wait each (io_uring_setup(2), Linux 6.1). It needs a single
-    // issuer; the ring starts disabled so that this is the first thread that submits.
-    constexpr unsigned flags =
-        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED;
+    // issuer; the ring starts disabled so that this is the first thread that submits. Submit-all:
+    // one refused entry does not hold the rest of a batch back.
+    constexpr unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                               IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL;
     auto ring = std::make_unique<io_uring>();
     const int made = ::io_uring_queue_init(entries, ring.get(), flags);
     if (made == -EINVAL) {
