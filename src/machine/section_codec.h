@@ -10,7 +10,8 @@ namespace godwit::machine {
 
 template <typename Message>
 [[nodiscard]] state::Section encode_section(const state::SectionId& id, const Message& message) {
-    state::Section section{.id = id};
+    state::Section section;
+    section.id = id;
     message.SerializeToString(&section.payload);
     return section;
 }

@@ -89,20 +89,21 @@ void AcpiPm::write(std::uint64_t offset, std::span<const std::byte> data) {
     const std::scoped_lock lock(mutex_);
     switch (offset) {
     case 0: // status: ones clear; a four-byte access goes on into the enable register
-        status_ = static_cast<std::uint16_t>(status_ & ~value);
+        status_ = static_cast<std::uint16_t>(status_ & ~unsigned{value});
         if (data.size() == event_bytes) {
             std::memcpy(&enable_, data.data() + 2, sizeof(enable_));
             enable_ &= event_bits;
         }
         break;
     case 1: // the power button lies in the upper byte
-        status_ = static_cast<std::uint16_t>(status_ & ~(value << 8U));
+        status_ = static_cast<std::uint16_t>(status_ & ~(unsigned{value} << 8U));
         break;
     case 2:
         enable_ = value & event_bits;
         break;
     case 3:
-        enable_ = static_cast<std::uint16_t>((enable_ & 0xFFU) | (value << 8U)) & event_bits;
+        enable_ = static_cast<std::uint16_t>((enable_ & 0xFFU) | (unsigned{value} << 8U)) &
+                  event_bits;
         break;
     case control_port - event_port:
         write_control(value);

@@ -45,7 +45,7 @@ Result<state::Saved> ResetControl::save() const {
 
 void ResetControl::read(std::uint64_t offset, std::span<std::byte> out) {
     if (is_reset_register(offset, out.size())) {
-        out[0] = std::byte{value_};
+        out[0] = std::byte{value_.load()};
     } else if (args_.around != nullptr) {
         args_.around->read(offset, out);
     } else {

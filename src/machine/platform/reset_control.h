@@ -15,18 +15,18 @@
 
 namespace godwit::machine::platform {
 
-/// Lies in the middle of the PCI configuration address register, so it takes ports 0xCF8..0xCFB and
+/// Lies in the middle of the PCI configuration ports, so it takes ports 0xCF8..0xCFF and
 /// hands on what is not a byte access to 0xCF9.
 class ResetControl final : public bus::BusDevice, public state::StateUnit {
   public:
     static constexpr std::uint16_t port = 0xCF9;
     static constexpr std::uint16_t first_port = 0xCF8;
-    static constexpr std::uint16_t port_bytes = 4;
+    static constexpr std::uint16_t port_bytes = 8;
     static constexpr std::uint8_t reset_value = 0x06;
 
     struct Args {
         StopSink stop;
-        /// The register around it; may be null.
+        /// The ports around it; may be null.
         bus::BusDevice* around = nullptr;
     };
     [[nodiscard]] static std::unique_ptr<ResetControl> create(Args args);
