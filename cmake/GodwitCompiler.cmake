@@ -16,6 +16,8 @@ else()
     target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
         -Wthread-safety -Wno-gnu-statement-expression-from-macro-expansion>)
 endif()
+# Every executable gets a build id: it is how two builds of the VMM are told apart.
+target_link_options(godwit_flags INTERFACE -Wl,--build-id=sha1)
 if(GODWIT_WERROR)
     target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()

@@ -43,6 +43,10 @@ struct MachineEvents {
     std::function<void(StopReason reason, std::string detail)> stopped;
     /// Bytes the guest wrote to a console: port "serial" or "virtio". May not block.
     std::function<void(std::string_view port, std::span<const std::byte> bytes)> console_output;
+    /// A port that refused input before can take some again. May be empty.
+    std::function<void(std::string_view port)> console_ready;
+    /// A disk's back end failed ("disk0", what happened): told once until a request succeeds again.
+    std::function<void(std::string_view disk, std::string detail)> disk_error;
 };
 
 enum class RamMapping : std::uint8_t { shared, private_copy };
@@ -75,6 +79,10 @@ class Machine {
     };
     [[nodiscard]] Status load(state::SavedState state, ClockPolicy policy);
 
+    /// The sections save() is going to write, in order; known as soon as the machine is built.
+    [[nodiscard]] std::vector<state::SectionId> section_ids() const;
+    /// Whether this build can read a section of this kind (checked before the pause, X-8).
+    [[nodiscard]] static bool knows_section(std::string_view name, std::uint32_t version) noexcept;
     /// Reasons against saving this machine, asked while it runs; empty if none.
     [[nodiscard]] std::vector<std::string> save_blockers() const;
 
