@@ -147,7 +147,7 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
                      std::move(standing.frames));
 }
 
-void answer_settle(const TakenMachine& taken,
+void answer_settle(machine::Machine& machine,
                    const std::vector<Frame>& frames,
                    const sys::MessageSocket& source) {
     const auto question = expect<Settle>(source, settle_timeout);
@@ -156,7 +156,7 @@ void answer_settle(const TakenMachine& taken,
         return;
     }
     const SettleAnswer answer{.frames_sampled = static_cast<std::uint32_t>(frames.size()),
-                              .frames_identical = count_identical(taken.machine->memory(), frames)};
+                              .frames_identical = count_identical(machine.memory(), frames)};
     discard(send(source, answer), "the report of the source is only poorer without it");
 }
 

@@ -48,7 +48,7 @@ struct TakenMachine {
 run_destination(DestinationParts parts, const sys::MessageSocket& source);
 
 /// Serves the source's last question; returns when it has been answered or the source is gone.
-void answer_settle(const TakenMachine& taken,
+void answer_settle(machine::Machine& machine,
                    const std::vector<Frame>& frames,
                    const sys::MessageSocket& source);
 

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstring>
+#include <utility>
 
 namespace godwit::exchange {
 
@@ -84,10 +85,14 @@ class EndpointCarrier final : public handover::Carrier {
     [[nodiscard]] std::string_view resource() const noexcept override { return "consoles"; }
     [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
     Status prepare() override { return ok(); }
-    Result<handover::Remaining> sync() override { return handover::Remaining{}; }
+    /// Before the pause: what the guest still prints waits in the backlog that goes over.
+    Result<handover::Remaining> sync() override {
+        if (!std::exchange(frozen_, true)) {
+            endpoints_.freeze();
+        }
+        return handover::Remaining{};
+    }
     Status carry_paused() override {
-        endpoints_.freeze();
-        frozen_ = true;
         parcel_.take_over.descriptors = GODWIT_TRY(endpoints_.descriptors());
         return ok();
     }

@@ -34,6 +34,8 @@ using Resources = std::vector<Resource>;
 
 /// Opens RAM, disks (with their locks) and taps of a new machine. Errors say what to do.
 [[nodiscard]] Result<Resources> open_resources(const MachineSpec& spec);
+/// The same without "ram", for a restored machine whose RAM comes from its snapshot.
+[[nodiscard]] Result<Resources> open_resources_except_ram(const MachineSpec& spec);
 
 /// Why the guest stopped by itself.
 enum class StopReason : std::uint8_t { powered_off, rebooted, triple_fault, internal_error };
