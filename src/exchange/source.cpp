@@ -227,7 +227,7 @@ Status begin_offer(const SourceParts& parts, Parcel& parcel) {
 
 } // namespace
 
-handover::Report run_source(SourceParts parts, sys::MessageSocket successor) {
+handover::Report run_source(SourceParts parts, const sys::MessageSocket& successor) {
     handover::Report report{.machine = parts.machine.spec().name,
                             .source_build_id = std::string(build_id()),
                             .before = parts.record.read()};
