@@ -195,7 +195,7 @@ void Service::taken(Result<std::pair<exchange::TakenMachine, std::vector<exchang
     machine_ = std::move(taken.machine);
     record_ = std::move(taken.record);
     role_ = Role::owner;
-    set_state(RunState::running);
+    set_state(taken.paused ? RunState::paused : RunState::running);
     log::info("taken_over", {{"machine", options_.machine}, {"epoch", taken.ownership.epoch}});
     const Status listening = consoles_->listen(options_.machine_directory());
     if (!listening.has_value()) {
