@@ -24,23 +24,23 @@ enum {
 
 struct acpi_facts acpi = {.cpu_count = 1};
 
-static uint32_t read32(const uint8_t *at) {
+static uint32_t read32(const uint8_t* at) {
     uint32_t value;
     memcpy(&value, at, sizeof value);
     return value;
 }
 
-static uint64_t read64(const uint8_t *at) {
+static uint64_t read64(const uint8_t* at) {
     uint64_t value;
     memcpy(&value, at, sizeof value);
     return value;
 }
 
-static const uint8_t *at_address(uint64_t address) {
-    return (const uint8_t *)(uintptr_t)address;
+static const uint8_t* at_address(uint64_t address) {
+    return (const uint8_t*)(uintptr_t)address;
 }
 
-static uint32_t length_of(const uint8_t *table) {
+static uint32_t length_of(const uint8_t* table) {
     uint32_t length = read32(table + 4);
     return length < table_bytes_max ? length : 0;
 }
@@ -54,11 +54,11 @@ static void add_cpu(uint32_t apic_id, uint32_t flags) {
     }
 }
 
-static void read_madt(const uint8_t *table) {
+static void read_madt(const uint8_t* table) {
     uint32_t length = length_of(table);
     acpi.cpu_count = 0;
     for (uint32_t at = madt_entries; at + 2 <= length && table[at + 1] >= 2; at += table[at + 1]) {
-        const uint8_t *entry = table + at;
+        const uint8_t* entry = table + at;
         if (entry[0] == madt_local_apic) {
             add_cpu(entry[3], read32(entry + 4));
         } else if (entry[0] == madt_local_x2apic) {
@@ -67,7 +67,7 @@ static void read_madt(const uint8_t *table) {
     }
 }
 
-static struct acpi_register read_register(const uint8_t *address_structure) {
+static struct acpi_register read_register(const uint8_t* address_structure) {
     return (struct acpi_register){
         .space = address_structure[0] == acpi_port ? acpi_port : acpi_memory,
         .address = read64(address_structure + 4),
@@ -76,13 +76,13 @@ static struct acpi_register read_register(const uint8_t *address_structure) {
 
 // Finds the package \_S5 in the DSDT by its bytes and takes its first number. Not an AML
 // interpreter, but the package is a constant in every firmware that matters here.
-static void read_s5(const uint8_t *dsdt) {
+static void read_s5(const uint8_t* dsdt) {
     uint32_t length = length_of(dsdt);
     for (uint32_t at = header_bytes; at + 12 < length; ++at) {
         if (memcmp(dsdt + at, "_S5_", 4) != 0 || dsdt[at + 4] != 0x12) {
             continue;
         }
-        const uint8_t *package = dsdt + at + 5;
+        const uint8_t* package = dsdt + at + 5;
         package += (package[0] >> 6) + 2; // package length, element count
         acpi.has_s5 = true;
         acpi.s5_sleep_type = package[0] == 0x0a ? package[1] : package[0] == 1 ? 1 : 0;
@@ -90,7 +90,7 @@ static void read_s5(const uint8_t *dsdt) {
     }
 }
 
-static void read_fadt(const uint8_t *table) {
+static void read_fadt(const uint8_t* table) {
     uint32_t length = length_of(table);
     uint32_t flags = length > fadt_flags + 4 ? read32(table + fadt_flags) : 0;
     acpi.pm1a_control =
@@ -127,12 +127,12 @@ void acpi_read(uint64_t rsdp) {
     if (rsdp == 0 || memcmp(at_address(rsdp), "RSD PTR ", 8) != 0) {
         return;
     }
-    const uint8_t *pointer = at_address(rsdp);
+    const uint8_t* pointer = at_address(rsdp);
     uint64_t xsdt = pointer[15] >= 2 ? read64(pointer + 24) : 0;
-    const uint8_t *root = at_address(xsdt != 0 ? xsdt : read32(pointer + 16));
+    const uint8_t* root = at_address(xsdt != 0 ? xsdt : read32(pointer + 16));
     uint32_t entry_bytes = xsdt != 0 ? 8 : 4;
     for (uint32_t at = header_bytes; at + entry_bytes <= length_of(root); at += entry_bytes) {
-        const uint8_t *table = at_address(entry_bytes == 8 ? read64(root + at) : read32(root + at));
+        const uint8_t* table = at_address(entry_bytes == 8 ? read64(root + at) : read32(root + at));
         if (memcmp(table, "APIC", 4) == 0) {
             read_madt(table);
         } else if (memcmp(table, "FACP", 4) == 0) {

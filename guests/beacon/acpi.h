@@ -26,5 +26,6 @@ struct acpi_facts {
 
 extern struct acpi_facts acpi;
 
-// Reads the tables behind `rsdp` (searched for below 1 MiB when 0). Without tables one CPU is assumed.
+// Reads the tables behind `rsdp` (searched for below 1 MiB when 0). Without tables one CPU is
+// assumed.
 void acpi_read(uint64_t rsdp);

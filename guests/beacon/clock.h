@@ -21,7 +21,7 @@ struct clock_checks { // one per CPU, written by it
 void clock_start(void);
 
 uint64_t clock_tsc_khz(void);
-const char *clock_tsc_source(void);
+const char* clock_tsc_source(void);
 bool clock_has_kvmclock(void);
 
 uint64_t clock_us_to_tsc(uint64_t us);
@@ -30,6 +30,6 @@ uint64_t clock_tsc_to_us(uint64_t tsc_delta);
 // Microseconds since the first instruction.
 uint64_t clock_us(uint64_t tsc);
 
-// Reads both clocks on this CPU and compares them with the CPU's own last reading and with the newest
-// reading of any CPU. Returns the TSC.
-uint64_t clock_check(uint32_t cpu, struct clock_checks *checks);
+// Reads both clocks on this CPU and compares them with the CPU's own last reading and with the
+// newest reading of any CPU. Returns the TSC.
+uint64_t clock_check(uint32_t cpu, struct clock_checks* checks);

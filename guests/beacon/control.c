@@ -17,7 +17,7 @@
 enum {
     command_bytes_max = 64,
     input_poll_us = 5000,
-    input_poll_idle_us = 50000, // with no load at all, so that an idle guest stays idle
+    input_poll_idle_us = 100000, // with no load at all, so that an idle guest stays idle
 };
 
 volatile uint64_t control_verify_epoch;
@@ -68,7 +68,7 @@ static void reset_gaps(void) {
     event_end();
 }
 
-static bool is_command(const char *name) {
+static bool is_command(const char* name) {
     uint32_t i = 0;
     while (name[i] != '\0' && name[i] == command[i]) {
         ++i;
@@ -136,11 +136,11 @@ static void verify_finish(void) {
 }
 
 static void check_devices(void) {
-    bool dead = (options.disk != 0 && block_needs_reset()) || (options.net != 0 && net_needs_reset());
+    bool dead =
+        (options.disk != 0 && block_needs_reset()) || (options.net != 0 && net_needs_reset());
     if (dead && !control_stopping) {
-        control_refuse("a virtio device needs reset", options.disk != 0 && block_needs_reset()
-                                                          ? "disk"
-                                                          : "net");
+        control_refuse("a virtio device needs reset",
+                       options.disk != 0 && block_needs_reset() ? "disk" : "net");
     }
 }
 
@@ -188,7 +188,7 @@ uint64_t control_step(uint64_t now) {
     return earlier(earlier(next_report_tsc, next_input_tsc), stop_tsc);
 }
 
-void control_refuse(const char *reason, const char *detail) {
+void control_refuse(const char* reason, const char* detail) {
     if (error_begin("refused")) {
         event_text("reason", reason);
         event_text("detail", detail);

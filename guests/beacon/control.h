@@ -1,5 +1,5 @@
-// The course of a run: reports, commands from outside, verification, the end. The first CPU steps it;
-// the others read what it has decided.
+// The course of a run: reports, commands from outside, verification, the end. The first CPU steps
+// it; the others read what it has decided.
 #pragma once
 
 #include <stdbool.h>
@@ -16,4 +16,4 @@ void control_start(uint64_t now);
 uint64_t control_step(uint64_t now);
 
 // Says why the run cannot begin, and ends the machine.
-_Noreturn void control_refuse(const char *reason, const char *detail);
+_Noreturn void control_refuse(const char* reason, const char* detail);

@@ -70,14 +70,16 @@ static inline void compiler_barrier(void) {
 
 // Sleeps until an interrupt, unless one of the two counters has already left the given value.
 // Returns with interrupts enabled in any case.
-static inline void halt_unless_moved(volatile uint64_t *first, uint64_t first_seen,
-                                     volatile uint64_t *second, uint64_t second_seen) {
+static inline void halt_unless_moved(volatile uint64_t* first,
+                                     uint64_t first_seen,
+                                     volatile uint64_t* second,
+                                     uint64_t second_seen) {
     register uint64_t second_value __asm__("r8") = second_seen;
-    __asm__ volatile("hlt"
-                     :
-                     : "a"(SERVICE_HALT_UNLESS), "D"(first), "S"(first_seen), "d"(second),
-                       "r"(second_value)
-                     : "rcx", "memory", "cc");
+    __asm__ volatile(
+        "hlt"
+        :
+        : "a"(SERVICE_HALT_UNLESS), "D"(first), "S"(first_seen), "d"(second), "r"(second_value)
+        : "rcx", "memory", "cc");
 }
 
 _Noreturn static inline void halt_forever(void) {

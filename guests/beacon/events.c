@@ -22,7 +22,7 @@ static void put(char character) {
     }
 }
 
-static void put_text(const char *text) {
+static void put_text(const char* text) {
     while (*text != '\0') {
         put(*text++);
     }
@@ -46,7 +46,7 @@ static void put_hex(uint64_t value, uint32_t digits) {
     }
 }
 
-static void put_string(const char *text) {
+static void put_string(const char* text) {
     put('"');
     for (; *text != '\0'; ++text) {
         bool plain = *text >= ' ' && *text <= '~' && *text != '"' && *text != '\\';
@@ -55,7 +55,7 @@ static void put_string(const char *text) {
     put('"');
 }
 
-static void put_key(const char *key) {
+static void put_key(const char* key) {
     if (needs_comma) {
         put(',');
     }
@@ -66,7 +66,7 @@ static void put_key(const char *key) {
     needs_comma = true;
 }
 
-void event_begin(const char *name) {
+void event_begin(const char* name) {
     while (__atomic_exchange_n(&locked, true, __ATOMIC_ACQUIRE)) {
         cpu_relax();
     }
@@ -77,12 +77,12 @@ void event_begin(const char *name) {
     event_text("event", name);
 }
 
-void event_number(const char *key, uint64_t value) {
+void event_number(const char* key, uint64_t value) {
     put_key(key);
     put_number(value);
 }
 
-void event_signed(const char *key, int64_t value) {
+void event_signed(const char* key, int64_t value) {
     put_key(key);
     if (value < 0) {
         put('-');
@@ -90,24 +90,24 @@ void event_signed(const char *key, int64_t value) {
     put_number(value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
-void event_hex(const char *key, uint64_t value) {
+void event_hex(const char* key, uint64_t value) {
     put_key(key);
     put('"');
     put_hex(value, 16);
     put('"');
 }
 
-void event_text(const char *key, const char *value) {
+void event_text(const char* key, const char* value) {
     put_key(key);
     put_string(value);
 }
 
-void event_flag(const char *key, bool value) {
+void event_flag(const char* key, bool value) {
     put_key(key);
     put_text(value ? "true" : "false");
 }
 
-void event_open_object(const char *key) {
+void event_open_object(const char* key) {
     put_key(key);
     put('{');
     needs_comma = false;
@@ -118,7 +118,7 @@ void event_close_object(void) {
     needs_comma = true;
 }
 
-void event_open_list(const char *key) {
+void event_open_list(const char* key) {
     put_key(key);
     put('[');
     needs_comma = false;
@@ -141,7 +141,7 @@ void event_end(void) {
     apic_wake(0, vcpus[0].apic_id); // it drains the output and may be halted
 }
 
-bool error_begin(const char *kind) {
+bool error_begin(const char* kind) {
     uint64_t number = __atomic_fetch_add(&errors, 1, __ATOMIC_RELAXED);
     if (number >= error_lines_max) {
         return false;

@@ -2,8 +2,8 @@
 
 #include "clock.h"
 
-static struct gap *narrowest(struct gaps *gaps) {
-    struct gap *found = &gaps->widest[0];
+static struct gap* narrowest(struct gaps* gaps) {
+    struct gap* found = &gaps->widest[0];
     for (uint32_t i = 1; i < gaps_kept; ++i) {
         if (gaps->widest[i].us < found->us) {
             found = &gaps->widest[i];
@@ -12,11 +12,11 @@ static struct gap *narrowest(struct gaps *gaps) {
     return found;
 }
 
-void gaps_start(struct gaps *gaps, uint64_t now) {
+void gaps_start(struct gaps* gaps, uint64_t now) {
     gaps->expected_tsc = now;
 }
 
-static void reset(struct gaps *gaps) {
+static void reset(struct gaps* gaps) {
     for (uint32_t i = 0; i < gaps_kept; ++i) {
         gaps->widest[i] = (struct gap){0};
     }
@@ -24,7 +24,7 @@ static void reset(struct gaps *gaps) {
     gaps->reset_requested = false;
 }
 
-void gaps_turn(struct gaps *gaps, uint64_t now) {
+void gaps_turn(struct gaps* gaps, uint64_t now) {
     if (gaps->reset_requested) {
         reset(gaps);
     } else if (now > gaps->expected_tsc && now - gaps->expected_tsc > gaps->floor_tsc) {
@@ -39,11 +39,11 @@ void gaps_turn(struct gaps *gaps, uint64_t now) {
     gaps->expected_tsc = now;
 }
 
-void gaps_after_halt(struct gaps *gaps, uint64_t deadline, uint64_t now) {
+void gaps_after_halt(struct gaps* gaps, uint64_t deadline, uint64_t now) {
     gaps->expected_tsc = now < deadline ? now : deadline;
 }
 
-struct gap gaps_widest(const struct gaps *gaps) {
+struct gap gaps_widest(const struct gaps* gaps) {
     struct gap widest = gaps->widest[0];
     for (uint32_t i = 1; i < gaps_kept; ++i) {
         if (gaps->widest[i].us > widest.us) {

@@ -50,13 +50,14 @@ bool heartbeat_start(void) {
     return running;
 }
 
-static uint32_t check_of(const struct frame *frame) {
+static uint32_t check_of(const struct frame* frame) {
     return fnv1a32(&frame->magic, offsetof(struct frame, check) - offsetof(struct frame, magic));
 }
 
-static bool send(const uint8_t *destination, enum frame_type type, uint64_t sequence, uint64_t now) {
+static bool
+send(const uint8_t* destination, enum frame_type type, uint64_t sequence, uint64_t now) {
     uint8_t bytes[frame_bytes_min] = {0};
-    struct frame *frame = (struct frame *)bytes;
+    struct frame* frame = (struct frame*)bytes;
     memcpy(frame->destination, destination, sizeof frame->destination);
     memcpy(frame->source, net_mac(), sizeof frame->source);
     frame->ethertype[0] = ethertype_high;
@@ -91,8 +92,8 @@ static void account(uint64_t sequence) {
     ++heartbeat_counts.doubled;
 }
 
-static void received(const uint8_t *bytes, uint32_t count) {
-    const struct frame *frame = (const struct frame *)bytes;
+static void received(const uint8_t* bytes, uint32_t count) {
+    const struct frame* frame = (const struct frame*)bytes;
     if (count < sizeof *frame || frame->ethertype[0] != ethertype_high ||
         frame->ethertype[1] != ethertype_low ||
         memcmp(frame->source, net_mac(), sizeof frame->source) == 0) {
@@ -109,8 +110,8 @@ static void received(const uint8_t *bytes, uint32_t count) {
         return;
     }
     if (frame->type == frame_echo_request) {
-        heartbeat_counts.echoed += send(frame->source, frame_echo_reply, frame->sequence,
-                                        tsc_read());
+        heartbeat_counts.echoed +=
+            send(frame->source, frame_echo_reply, frame->sequence, tsc_read());
         return;
     }
     if (frame->type != frame_heartbeat) {

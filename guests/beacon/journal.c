@@ -41,7 +41,7 @@ enum verify_phase { verify_off, verify_draining, verify_flushing, verify_reading
 
 struct journal_counts journal_counts;
 
-static struct block_state *states;
+static struct block_state* states;
 static struct slot slots[block_slots_max];
 static uint64_t blocks;
 static uint64_t run_id;
@@ -53,9 +53,11 @@ static enum verify_phase verify;
 static uint64_t verify_cursor;
 static bool running;
 
-bool journal_start(const char **reason) {
-    if (!block_open((uint32_t)options.disk_index, (uint32_t)options.disk_qd,
-                    (uint32_t)options.disk_block_bytes, options.irq != 0)) {
+bool journal_start(const char** reason) {
+    if (!block_open((uint32_t)options.disk_index,
+                    (uint32_t)options.disk_qd,
+                    (uint32_t)options.disk_block_bytes,
+                    options.irq != 0)) {
         *reason = "disk: no such virtio-blk device, or it refuses";
         return false;
     }
@@ -88,8 +90,8 @@ uint64_t journal_blocks(void) {
     return blocks;
 }
 
-static uint64_t check_of(const uint8_t *block, uint64_t bytes) {
-    const uint64_t *words = (const uint64_t *)(const void *)block;
+static uint64_t check_of(const uint8_t* block, uint64_t bytes) {
+    const uint64_t* words = (const uint64_t*)(const void*)block;
     const uint64_t check_word = offsetof(struct block_header, check) / 8;
     uint64_t hash = BLOCK_MAGIC;
     for (uint64_t i = 0; i < bytes / 8; ++i) {
@@ -98,11 +100,11 @@ static uint64_t check_of(const uint8_t *block, uint64_t bytes) {
     return hash;
 }
 
-static void fill(uint8_t *block, uint64_t number, uint64_t sequence) {
+static void fill(uint8_t* block, uint64_t number, uint64_t sequence) {
     uint64_t bytes = options.disk_block_bytes;
-    struct block_header *header = (struct block_header *)(void *)block;
+    struct block_header* header = (struct block_header*)(void*)block;
     *header = (struct block_header){BLOCK_MAGIC, run_id, number, sequence, bytes, 0};
-    uint64_t *words = (uint64_t *)(void *)block;
+    uint64_t* words = (uint64_t*)(void*)block;
     uint64_t state = hash_step(hash_step(run_id, number), sequence) | 1;
     for (uint64_t i = sizeof *header / 8; i < bytes / 8; ++i) {
         words[i] = random_next(&state);
@@ -110,8 +112,11 @@ static void fill(uint8_t *block, uint64_t number, uint64_t sequence) {
     header->check = check_of(block, bytes);
 }
 
-static void complain(const char *kind, uint64_t block, uint64_t expected,
-                     const struct block_header *found, uint8_t status) {
+static void complain(const char* kind,
+                     uint64_t block,
+                     uint64_t expected,
+                     const struct block_header* found,
+                     uint8_t status) {
     ++journal_counts.errors;
     if (error_begin(kind)) {
         event_number("block", block);
@@ -129,8 +134,8 @@ static void complain(const char *kind, uint64_t block, uint64_t expected,
     }
 }
 
-static void compare(const struct slot *slot, const uint8_t *data) {
-    const struct block_header *header = (const struct block_header *)(const void *)data;
+static void compare(const struct slot* slot, const uint8_t* data) {
+    const struct block_header* header = (const struct block_header*)(const void*)data;
     uint64_t bytes = options.disk_block_bytes;
     if (header->magic != BLOCK_MAGIC || header->run != run_id || header->block != slot->block ||
         header->sequence != slot->sequence || header->length != bytes ||
@@ -141,7 +146,7 @@ static void compare(const struct slot *slot, const uint8_t *data) {
     ++journal_counts.verified;
 }
 
-static void finish(struct slot *slot, const uint8_t *data, uint8_t status, uint64_t now) {
+static void finish(struct slot* slot, const uint8_t* data, uint8_t status, uint64_t now) {
     uint64_t latency_us = clock_tsc_to_us(now - slot->submitted_tsc);
     if (latency_us > journal_counts.latency_max_us) {
         journal_counts.latency_max_us = latency_us;
@@ -157,7 +162,7 @@ static void finish(struct slot *slot, const uint8_t *data, uint8_t status, uint6
         }
         return;
     }
-    struct block_state *state = &states[slot->block];
+    struct block_state* state = &states[slot->block];
     state->busy = false;
     if (slot->operation == block_read) {
         ++journal_counts.reads;
@@ -196,7 +201,7 @@ static void take_completions(uint64_t now) {
     }
 }
 
-static struct slot *free_slot(uint32_t *number) {
+static struct slot* free_slot(uint32_t* number) {
     for (uint32_t i = 0; i < options.disk_qd; ++i) {
         if (!slots[i].busy) {
             *number = i;
@@ -206,7 +211,7 @@ static struct slot *free_slot(uint32_t *number) {
     return NULL;
 }
 
-static void submit(struct slot *slot, uint32_t number, uint64_t now) {
+static void submit(struct slot* slot, uint32_t number, uint64_t now) {
     slot->busy = true;
     slot->submitted_tsc = now;
     ++journal_counts.in_flight;
@@ -215,13 +220,13 @@ static void submit(struct slot *slot, uint32_t number, uint64_t now) {
     if (!flush) {
         states[slot->block].busy = true;
     }
-    block_submit(number, slot->operation, flush ? 0 : slot->block * bytes,
-                 flush ? 0 : (uint32_t)bytes);
+    block_submit(
+        number, slot->operation, flush ? 0 : slot->block * bytes, flush ? 0 : (uint32_t)bytes);
 }
 
 // A flush says something about the writes acknowledged before it was submitted: all of them below
 // the oldest one still in flight.
-static void submit_flush(struct slot *slot, uint32_t number, uint64_t now) {
+static void submit_flush(struct slot* slot, uint32_t number, uint64_t now) {
     uint64_t covers = next_sequence - 1;
     for (uint32_t i = 0; i < options.disk_qd; ++i) {
         if (slots[i].busy && slots[i].operation == block_write && slots[i].sequence <= covers) {
@@ -233,13 +238,12 @@ static void submit_flush(struct slot *slot, uint32_t number, uint64_t now) {
     writes_since_flush = 0;
 }
 
-static bool submit_read(struct slot *slot, uint32_t number, uint64_t now) {
+static bool submit_read(struct slot* slot, uint32_t number, uint64_t now) {
     for (uint32_t i = 0; i < tries_for_idle_block; ++i) {
         uint64_t block = random_below(&random_state, blocks);
         if (!states[block].busy && states[block].acknowledged != 0) {
-            *slot = (struct slot){.operation = block_read,
-                                  .block = block,
-                                  .sequence = states[block].acknowledged};
+            *slot = (struct slot){
+                .operation = block_read, .block = block, .sequence = states[block].acknowledged};
             submit(slot, number, now);
             return true;
         }
@@ -247,7 +251,7 @@ static bool submit_read(struct slot *slot, uint32_t number, uint64_t now) {
     return false;
 }
 
-static bool submit_write(struct slot *slot, uint32_t number, uint64_t now) {
+static bool submit_write(struct slot* slot, uint32_t number, uint64_t now) {
     for (uint32_t i = 0; i < tries_for_idle_block; ++i) {
         uint64_t block = cursor;
         if (options.disk_pattern == pattern_random) {
@@ -267,7 +271,7 @@ static bool submit_write(struct slot *slot, uint32_t number, uint64_t now) {
     return false;
 }
 
-static bool submit_load(struct slot *slot, uint32_t number, uint64_t now) {
+static bool submit_load(struct slot* slot, uint32_t number, uint64_t now) {
     if (options.disk_flush != 0 && block_has_flush() && writes_since_flush >= options.disk_flush) {
         submit_flush(slot, number, now);
         return true;
@@ -279,7 +283,7 @@ static bool submit_load(struct slot *slot, uint32_t number, uint64_t now) {
     return submit_write(slot, number, now);
 }
 
-static bool submit_verification(struct slot *slot, uint32_t number, uint64_t now) {
+static bool submit_verification(struct slot* slot, uint32_t number, uint64_t now) {
     if (verify == verify_draining && journal_counts.in_flight == 0) {
         verify = verify_flushing;
         if (block_has_flush()) {
@@ -318,7 +322,7 @@ uint64_t journal_step(uint64_t now) {
     }
     uint64_t due = NEVER;
     uint32_t number;
-    struct slot *slot;
+    struct slot* slot;
     while ((slot = free_slot(&number)) != NULL) {
         if (verify != verify_off) {
             if (!submit_verification(slot, number, now)) {
@@ -351,8 +355,8 @@ void journal_verify_begin(void) {
 }
 
 bool journal_verify_done(void) {
-    return !running || (verify == verify_reading && verify_cursor == blocks &&
-                        journal_counts.in_flight == 0);
+    return !running ||
+           (verify == verify_reading && verify_cursor == blocks && journal_counts.in_flight == 0);
 }
 
 void journal_verify_end(void) {

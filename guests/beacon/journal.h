@@ -17,13 +17,13 @@ struct journal_counts {
 extern struct journal_counts journal_counts;
 
 // Opens the disk named by the options; false with a reason when that cannot be.
-bool journal_start(const char **reason);
+bool journal_start(const char** reason);
 
 uint64_t journal_run_id(void);
 uint64_t journal_blocks(void);
 
-// One turn: takes completions, submits what is due. Returns the TSC when it wants to be called again
-// (NEVER: when an interrupt comes).
+// One turn: takes completions, submits what is due. Returns the TSC when it wants to be called
+// again (NEVER: when an interrupt comes).
 uint64_t journal_step(uint64_t now);
 
 // From now on: no new writes, flush, read every block back. Ended by journal_verify_end().

@@ -1,5 +1,6 @@
-// Ring 3 begins here on every CPU. The first sets the machine up; then all of them turn the same loop:
-// look at the clocks and the registers, write a few pages, and - the first only - serve the devices.
+// Ring 3 begins here on every CPU. The first sets the machine up; then all of them turn the same
+// loop: look at the clocks and the registers, write a few pages, and - the first only - serve the
+// devices.
 #include "acpi.h"
 #include "apic.h"
 #include "clock.h"
@@ -32,14 +33,14 @@ void vcpus_wake(void) {
     }
 }
 
-static uint64_t memory_turn(struct vcpu *vcpu, uint32_t cpu, uint64_t now) {
+static uint64_t memory_turn(struct vcpu* vcpu, uint32_t cpu, uint64_t now) {
     uint64_t epoch = control_verify_epoch;
     if (vcpu->verified_epoch != epoch) {
         if (vcpu->verify_epoch != epoch) {
             vcpu->verify_epoch = epoch;
             vcpu->memory.verify_cursor = 0;
         }
-        if (memory_load_verify_step(&vcpu->memory, cpu)) {
+        if (memory_load_verify_step(&vcpu->memory, cpu, now)) {
             vcpu->verified_epoch = epoch;
             apic_wake(0, vcpus[0].apic_id);
         }
@@ -60,13 +61,13 @@ static uint64_t device_turn(uint64_t now) {
 }
 
 _Noreturn static void turn_for_ever(uint32_t cpu) {
-    struct vcpu *vcpu = &vcpus[cpu];
-    volatile uint64_t *ticks = &irq_counts[VECTOR_TIMER + cpu];
+    struct vcpu* vcpu = &vcpus[cpu];
+    volatile uint64_t* ticks = &irq_counts[VECTOR_TIMER + cpu];
     gaps_start(&vcpu->gaps, tsc_read());
     for (;;) {
         // Taken before anything is looked at, so that what happens afterwards prevents the halt.
         uint64_t ticks_seen = *ticks;
-        volatile uint64_t *wakes = cpu == 0 ? &device_wakes : ticks;
+        volatile uint64_t* wakes = cpu == 0 ? &device_wakes : ticks;
         uint64_t wakes_seen = *wakes;
 
         uint64_t now = clock_check(cpu, &vcpu->clock);
@@ -97,7 +98,7 @@ static void start_output(void) {
 }
 
 static void start_devices(void) {
-    const char *reason;
+    const char* reason;
     if (options.disk != 0 && !journal_start(&reason)) {
         control_refuse(reason, "disk");
     }
@@ -115,7 +116,7 @@ static void start_cpus(void) {
         if (acpi.apic_ids[i] == vcpus[0].apic_id) {
             continue;
         }
-        struct vcpu *vcpu = &vcpus[vcpu_count];
+        struct vcpu* vcpu = &vcpus[vcpu_count];
         vcpu->apic_id = acpi.apic_ids[i];
         if (!apic_start_cpu(vcpu_count, vcpu->apic_id, &vcpu->arrived)) {
             control_refuse("a CPU does not start", "cpus");
@@ -137,7 +138,7 @@ _Noreturn static void first_cpu(void) {
         control_refuse("no PVH start info with a memory map", "boot");
     }
     acpi_read(start_info_rsdp);
-    const char *word = options_parse(command_line);
+    const char* word = options_parse(command_line);
     if (word != NULL) {
         control_refuse("command line", word);
     }
@@ -164,7 +165,7 @@ void cpu_entry(uint32_t cpu) {
     }
     apic_enable(cpu);
     vcpus[cpu].arrived = 1;
-    volatile uint64_t *ticks = &irq_counts[VECTOR_TIMER + cpu];
+    volatile uint64_t* ticks = &irq_counts[VECTOR_TIMER + cpu];
     for (;;) {
         uint64_t seen = *ticks;
         if (load_may_begin) {

@@ -1,6 +1,7 @@
 #include "memload.h"
 
 #include "clock.h"
+#include "cpu.h"
 #include "events.h"
 #include "memory.h"
 #include "options.h"
@@ -13,6 +14,10 @@
 enum {
     pages_per_step = 32,
     verify_pages_per_step = 64,
+    // A step ends early after this long: when every page faults in the host, 32 of them would show
+    // as a gap of their own. Looked at every few pages only, since warm pages take nanoseconds.
+    step_us = 20,
+    pages_between_looks = 4,
     page_words = 512,
     // A paced load runs in bursts at least this far apart, so that the CPU can sleep in between.
     burst_us = 1000,
@@ -22,7 +27,7 @@ enum {
 
 enum page_word { word_magic, word_index, word_sequence, word_owner, word_check };
 
-static uint32_t *sequences; // newest write of each page; 0: never written
+static uint32_t* sequences; // newest write of each page; 0: never written
 static uint64_t pages;
 
 bool memory_load_prepare(uint64_t bytes) {
@@ -38,7 +43,7 @@ uint64_t working_set_pages(void) {
     return pages;
 }
 
-void memory_load_start(struct memory_load *load, uint32_t cpu, uint32_t cpus) {
+void memory_load_start(struct memory_load* load, uint32_t cpu, uint32_t cpus) {
     load->first = pages * cpu / cpus;
     load->count = pages * (cpu + 1) / cpus - load->first;
     load->random = 0x9a9e5ull + cpu;
@@ -51,7 +56,10 @@ static uint64_t check_of(uint64_t index, uint64_t sequence, uint64_t owner) {
     return hash_step(hash_step(hash_step(PAGE_MAGIC, index), sequence), owner);
 }
 
-static void complain(struct memory_load *load, uint32_t cpu, uint64_t index, const uint64_t *page,
+static void complain(struct memory_load* load,
+                     uint32_t cpu,
+                     uint64_t index,
+                     const uint64_t* page,
                      uint32_t expected) {
     ++load->errors;
     if (error_begin("page")) {
@@ -68,21 +76,21 @@ static void complain(struct memory_load *load, uint32_t cpu, uint64_t index, con
     }
 }
 
-static void check(struct memory_load *load, uint32_t cpu, uint64_t index,
-                  const volatile uint64_t *page) {
+static void
+check(struct memory_load* load, uint32_t cpu, uint64_t index, const volatile uint64_t* page) {
     uint32_t expected = sequences[index];
     uint64_t checksum = check_of(index, expected, cpu);
     ++load->checked;
     if (page[word_magic] != PAGE_MAGIC || page[word_index] != index ||
         page[word_sequence] != expected || page[word_owner] != cpu ||
         page[word_check] != checksum || page[page_words - 1] != ~checksum) {
-        complain(load, cpu, index, (const uint64_t *)page, expected);
+        complain(load, cpu, index, (const uint64_t*)page, expected);
     }
 }
 
-static void visit(struct memory_load *load, uint32_t cpu, uint64_t offset) {
+static void visit(struct memory_load* load, uint32_t cpu, uint64_t offset) {
     uint64_t index = load->first + offset;
-    volatile uint64_t *page = working_set_page(index);
+    volatile uint64_t* page = working_set_page(index);
     if (sequences[index] != 0) {
         check(load, cpu, index, page);
     }
@@ -101,7 +109,7 @@ static void visit(struct memory_load *load, uint32_t cpu, uint64_t offset) {
     ++load->writes;
 }
 
-static uint64_t next_offset(struct memory_load *load) {
+static uint64_t next_offset(struct memory_load* load) {
     switch ((enum pattern)options.mem_pattern) {
     case pattern_seq:
         load->cursor = load->cursor + 1 < load->count ? load->cursor + 1 : 0;
@@ -119,20 +127,30 @@ static uint64_t next_offset(struct memory_load *load) {
     return random_below(&load->random, load->count);
 }
 
-uint64_t memory_load_step(struct memory_load *load, uint32_t cpu, uint64_t now) {
+static bool step_is_over(uint32_t done, uint64_t began) {
+    return done % pages_between_looks == 0 && tsc_read() - began > clock_us_to_tsc(step_us);
+}
+
+uint64_t memory_load_step(struct memory_load* load, uint32_t cpu, uint64_t now) {
     if (load->count == 0) {
         return NEVER;
     }
     if (load->populated < load->count) {
-        for (uint32_t i = 0; i < pages_per_step && load->populated < load->count; ++i) {
+        for (uint32_t i = 1; i <= pages_per_step && load->populated < load->count; ++i) {
             visit(load, cpu, load->populated++);
+            if (step_is_over(i, now)) {
+                break;
+            }
         }
         load->next_write_tsc = now;
         return now;
     }
     if (load->tsc_per_page == 0) {
-        for (uint32_t i = 0; i < pages_per_step; ++i) {
+        for (uint32_t i = 1; i <= pages_per_step; ++i) {
             visit(load, cpu, next_offset(load));
+            if (step_is_over(i, now)) {
+                break;
+            }
         }
         return now;
     }
@@ -140,9 +158,12 @@ uint64_t memory_load_step(struct memory_load *load, uint32_t cpu, uint64_t now) 
     if (load->next_write_tsc + backlog < now) {
         load->next_write_tsc = now - backlog;
     }
-    for (uint32_t i = 0; i < pages_per_step && load->next_write_tsc <= now; ++i) {
+    for (uint32_t i = 1; i <= pages_per_step && load->next_write_tsc <= now; ++i) {
         visit(load, cpu, next_offset(load));
         load->next_write_tsc += load->tsc_per_page;
+        if (step_is_over(i, now)) {
+            break;
+        }
     }
     if (load->next_write_tsc <= now) {
         return now;
@@ -151,10 +172,13 @@ uint64_t memory_load_step(struct memory_load *load, uint32_t cpu, uint64_t now) 
     return load->next_write_tsc > burst ? load->next_write_tsc : burst;
 }
 
-bool memory_load_verify_step(struct memory_load *load, uint32_t cpu) {
-    for (uint32_t i = 0; i < verify_pages_per_step && load->verify_cursor < load->populated; ++i) {
+bool memory_load_verify_step(struct memory_load* load, uint32_t cpu, uint64_t now) {
+    for (uint32_t i = 1; i <= verify_pages_per_step && load->verify_cursor < load->populated; ++i) {
         uint64_t index = load->first + load->verify_cursor++;
         check(load, cpu, index, working_set_page(index));
+        if (step_is_over(i, now)) {
+            break;
+        }
     }
     return load->verify_cursor >= load->populated;
 }

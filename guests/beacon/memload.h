@@ -7,7 +7,7 @@
 
 #define NEVER UINT64_MAX
 
-struct memory_load { // one per CPU, written by it
+struct memory_load {       // one per CPU, written by it
     uint64_t first, count; // its part of the working set
     uint64_t populated;    // pages that have had their first write
     uint64_t cursor;       // of the sequential pattern
@@ -19,11 +19,11 @@ struct memory_load { // one per CPU, written by it
 
 // Takes the working set and its table out of RAM; false if RAM is too small.
 bool memory_load_prepare(uint64_t bytes);
-void memory_load_start(struct memory_load *load, uint32_t cpu, uint32_t cpus);
+void memory_load_start(struct memory_load* load, uint32_t cpu, uint32_t cpus);
 uint64_t working_set_pages(void);
 
 // Writes a few pages, if due. Returns the TSC when it wants to be called again.
-uint64_t memory_load_step(struct memory_load *load, uint32_t cpu, uint64_t now);
+uint64_t memory_load_step(struct memory_load* load, uint32_t cpu, uint64_t now);
 
 // Checks the next few pages. True when the whole part has been checked since the cursor was 0.
-bool memory_load_verify_step(struct memory_load *load, uint32_t cpu);
+bool memory_load_verify_step(struct memory_load* load, uint32_t cpu, uint64_t now);

@@ -18,14 +18,14 @@ struct options options = {
 enum { word_bytes_max = 96 };
 
 struct choice {
-    const char *name;
+    const char* name;
     uint64_t value;
 };
 
 struct option {
-    const char *key;
-    uint64_t *value;
-    const struct choice *choices; // null: a number, with K, M or G behind it
+    const char* key;
+    uint64_t* value;
+    const struct choice* choices; // null: a number, with K, M or G behind it
     uint64_t min, max;
 };
 
@@ -33,7 +33,8 @@ static const struct choice outputs[] = {
     {"serial", output_serial}, {"virtio", output_virtio}, {"both", 3}, {0}};
 static const struct choice patterns[] = {
     {"seq", pattern_seq}, {"random", pattern_random}, {"hot", pattern_hot}, {0}};
-static const struct choice disk_patterns[] = {{"seq", pattern_seq}, {"random", pattern_random}, {0}};
+static const struct choice disk_patterns[] = {
+    {"seq", pattern_seq}, {"random", pattern_random}, {0}};
 static const struct choice disks[] = {{"none", 0}, {"journal", 1}, {0}};
 static const struct choice nets[] = {{"none", 0}, {"heartbeat", 1}, {0}};
 static const struct choice exits[] = {
@@ -63,7 +64,7 @@ static const struct option table[] = {
     {"exit", &options.exit, exits, 0, 0},
 };
 
-static bool same(const char *left, const char *right) {
+static bool same(const char* left, const char* right) {
     while (*left != '\0' && *left == *right) {
         ++left;
         ++right;
@@ -71,9 +72,9 @@ static bool same(const char *left, const char *right) {
     return *left == *right;
 }
 
-static bool parse_number(const char *text, uint64_t *value) {
+static bool parse_number(const char* text, uint64_t* value) {
     uint64_t number = 0;
-    const char *cursor = text;
+    const char* cursor = text;
     for (; *cursor >= '0' && *cursor <= '9'; ++cursor) {
         if (number > UINT64_MAX / 16) {
             return false;
@@ -105,7 +106,7 @@ static bool parse_number(const char *text, uint64_t *value) {
     return true;
 }
 
-static bool set(const struct option *option, const char *text) {
+static bool set(const struct option* option, const char* text) {
     if (option->choices == NULL) {
         uint64_t value;
         if (!parse_number(text, &value) || value < option->min || value > option->max) {
@@ -114,7 +115,7 @@ static bool set(const struct option *option, const char *text) {
         *option->value = value;
         return true;
     }
-    for (const struct choice *choice = option->choices; choice->name != NULL; ++choice) {
+    for (const struct choice* choice = option->choices; choice->name != NULL; ++choice) {
         if (same(choice->name, text)) {
             *option->value = choice->value;
             return true;
@@ -123,8 +124,8 @@ static bool set(const struct option *option, const char *text) {
     return false;
 }
 
-static bool apply(char *word) {
-    char *equals = word;
+static bool apply(char* word) {
+    char* equals = word;
     while (*equals != '=' && *equals != '\0') {
         ++equals;
     }
@@ -143,7 +144,7 @@ static bool apply(char *word) {
     return understood;
 }
 
-const char *options_parse(const char *line) {
+const char* options_parse(const char* line) {
     static char word[word_bytes_max];
     for (;;) {
         while (*line == ' ' || *line == '\n' || *line == '\t') {

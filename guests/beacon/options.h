@@ -36,4 +36,4 @@ extern struct options options;
 
 // Fills `options` from `key=value` words. On a word it does not understand returns a copy of that
 // word (valid for ever), else null.
-const char *options_parse(const char *line);
+const char* options_parse(const char* line);

@@ -83,7 +83,7 @@ void output_flush(void) {
     }
 }
 
-static void append(struct byte_ring *ring, const char *bytes, uint32_t count) {
+static void append(struct byte_ring* ring, const char* bytes, uint32_t count) {
     for (uint32_t i = 0; i < count; ++i) {
         while (ring->written - ring->sent == ring_bytes) {
             output_step();
@@ -94,7 +94,7 @@ static void append(struct byte_ring *ring, const char *bytes, uint32_t count) {
     }
 }
 
-void output_write(const char *bytes, uint32_t count) {
+void output_write(const char* bytes, uint32_t count) {
     if ((enabled & output_serial) != 0) {
         append(&serial_ring, bytes, count);
     }

@@ -1,6 +1,6 @@
 // Bytes out and in: the serial port COM1 and port 0 of a virtio console. Output is buffered and
-// drained a few bytes at a time by the first CPU, because every byte on a serial port is an exit and
-// a whole report at once would look like a gap in the guest's time.
+// drained a few bytes at a time by the first CPU, because every byte on a serial port is an exit
+// and a whole report at once would look like a gap in the guest's time.
 #pragma once
 
 #include <stdbool.h>
@@ -12,7 +12,7 @@ void output_start(void);
 // Where lines go: output_serial | output_virtio. Serial until called.
 void output_choose(uint64_t ports);
 
-void output_write(const char *bytes, uint32_t count);
+void output_write(const char* bytes, uint32_t count);
 
 // Sends a little of what waits. True while more waits.
 bool output_step(void);

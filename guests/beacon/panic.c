@@ -1,5 +1,5 @@
-// Where the exception stubs jump to, in ring 3 on a stack of its own: says what happened and ends the
-// machine.
+// Where the exception stubs jump to, in ring 3 on a stack of its own: says what happened and ends
+// the machine.
 #include "clock.h"
 #include "cpu.h"
 #include "events.h"

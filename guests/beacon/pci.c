@@ -5,8 +5,9 @@
 enum { address_port = 0xcf8, data_port = 0xcfc };
 
 static void select(struct pci_function at, uint32_t offset) {
-    port_write32(address_port, 0x80000000u | (uint32_t)at.device << 11 |
-                                   (uint32_t)at.function << 8 | (offset & 0xfc));
+    port_write32(address_port,
+                 0x80000000u | (uint32_t)at.device << 11 | (uint32_t)at.function << 8 |
+                     (offset & 0xfc));
 }
 
 uint8_t pci_read8(struct pci_function at, uint32_t offset) {

@@ -8,7 +8,12 @@
 
 #include <stdint.h>
 
-enum { sleep_enable = 1 << 13, sleep_type_shift = 10, reduced_sleep_enable = 1 << 5, effect_us = 100000 };
+enum {
+    sleep_enable = 1 << 13,
+    sleep_type_shift = 10,
+    reduced_sleep_enable = 1 << 5,
+    effect_us = 100000
+};
 
 static void wait(void) {
     uint64_t start = tsc_read();
@@ -22,7 +27,7 @@ static void write_register(struct acpi_register at, uint8_t value) {
         port_write8((uint16_t)at.address, value);
     } else {
         ram_map_device(at.address, 1);
-        *(volatile uint8_t *)(uintptr_t)at.address = value;
+        *(volatile uint8_t*)(uintptr_t)at.address = value;
     }
 }
 

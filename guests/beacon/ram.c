@@ -49,15 +49,15 @@ static uint64_t round_up(uint64_t value, uint64_t alignment) {
     return (value + alignment - 1) & ~(alignment - 1);
 }
 
-static uint64_t *table_below(uint64_t *entry) {
+static uint64_t* table_below(uint64_t* entry) {
     if (*entry == 0) {
-        uint64_t *table = ram_allocate(page_bytes, page_bytes);
+        uint64_t* table = ram_allocate(page_bytes, page_bytes);
         if (table == NULL) {
             return NULL;
         }
         *entry = (uintptr_t)table | page_present_user;
     }
-    return (uint64_t *)(uintptr_t)(*entry & 0xffffffffff000ull);
+    return (uint64_t*)(uintptr_t)(*entry & 0xffffffffff000ull);
 }
 
 static void map(uint64_t start, uint64_t end, uint64_t large_page_flags) {
@@ -67,11 +67,11 @@ static void map(uint64_t start, uint64_t end, uint64_t large_page_flags) {
         cpuid(0x80000000, 0).eax >= 0x80000001 && cpuid(0x80000001, 0).edx >> 26 & 1;
     uint64_t address = start & ~(large - 1);
     while (address < end) {
-        uint64_t *level3 = table_below(&pml4[address >> 39 & 511]);
+        uint64_t* level3 = table_below(&pml4[address >> 39 & 511]);
         if (level3 == NULL) {
             return;
         }
-        uint64_t *entry = &level3[address >> 30 & 511];
+        uint64_t* entry = &level3[address >> 30 & 511];
         if (has_gib_pages && *entry == 0 && address % gib == 0 && end - address >= gib) {
             *entry = address | large_page_flags;
             address += gib;
@@ -81,7 +81,7 @@ static void map(uint64_t start, uint64_t end, uint64_t large_page_flags) {
             address = (address | (gib - 1)) + 1;
             continue;
         }
-        uint64_t *level2 = table_below(entry);
+        uint64_t* level2 = table_below(entry);
         if (level2 == NULL) {
             return;
         }
@@ -94,7 +94,8 @@ static void map(uint64_t start, uint64_t end, uint64_t large_page_flags) {
 static void add_range(struct range range) {
     total_bytes += range.end - range.start;
     if (range.start < 1 << 20) {
-        range.start = 1 << 20; // below lie the trampoline, the loader's tables and old firmware areas
+        range.start =
+            1 << 20; // below lie the trampoline, the loader's tables and old firmware areas
     }
     if (range.start < (uintptr_t)image_end && range.end > (uintptr_t)image_end) {
         range.start = (uintptr_t)image_end;
@@ -107,19 +108,19 @@ static void add_range(struct range range) {
 }
 
 bool ram_read_start_info(void) {
-    const struct start_info *info = (const struct start_info *)(uintptr_t)start_info_address;
+    const struct start_info* info = (const struct start_info*)(uintptr_t)start_info_address;
     if (info->magic != 0x336ec578 || info->version < 1) {
         return false;
     }
-    const char *text = (const char *)(uintptr_t)info->command_line;
+    const char* text = (const char*)(uintptr_t)info->command_line;
     if (text != NULL) {
         for (size_t i = 0; i < sizeof command_line - 1 && text[i] != '\0'; ++i) {
             command_line[i] = text[i];
         }
     }
     start_info_rsdp = info->rsdp;
-    const struct memory_map_entry *map_entries =
-        (const struct memory_map_entry *)(uintptr_t)info->memory_map;
+    const struct memory_map_entry* map_entries =
+        (const struct memory_map_entry*)(uintptr_t)info->memory_map;
     for (uint32_t i = 0; i < info->memory_map_entries && i < memory_map_entries_max; ++i) {
         if (map_entries[i].type == memory_map_ram) {
             add_range((struct range){map_entries[i].address,
@@ -144,14 +145,14 @@ void ram_map_device(uint64_t address, uint64_t bytes) {
     }
 }
 
-void *ram_allocate(uint64_t bytes, uint64_t alignment) {
+void* ram_allocate(uint64_t bytes, uint64_t alignment) {
     // From the first range that fits; page tables for the others may not exist yet, and the first
     // range always lies below 4 GiB.
     for (uint32_t i = 0; i < range_count; ++i) {
         uint64_t start = round_up(ranges[i].start, alignment);
         if (start <= ranges[i].end && ranges[i].end - start >= bytes) {
             ranges[i].start = start + bytes;
-            return memset((void *)(uintptr_t)start, 0, bytes);
+            return memset((void*)(uintptr_t)start, 0, bytes);
         }
     }
     return NULL;
@@ -175,11 +176,11 @@ bool ram_take_working_set(uint64_t pages) {
     return taken == pages;
 }
 
-uint64_t *working_set_page(uint64_t index) {
+uint64_t* working_set_page(uint64_t index) {
     uint32_t part = 0;
     while (part + 1 < working_set_parts && index >= working_set_first[part + 1]) {
         ++part;
     }
-    return (uint64_t *)(uintptr_t)(working_set[part].start +
-                                   (index - working_set_first[part]) * page_bytes);
+    return (uint64_t*)(uintptr_t)(working_set[part].start +
+                                  (index - working_set_first[part]) * page_bytes);
 }

@@ -1,6 +1,6 @@
-// RAM as the loader describes it: the memory map, the page tables beyond 4 GiB, a bump allocator for
-// tables and DMA buffers, and the working set in what is left. Called by the first CPU only, before
-// the load starts.
+// RAM as the loader describes it: the memory map, the page tables beyond 4 GiB, a bump allocator
+// for tables and DMA buffers, and the working set in what is left. Called by the first CPU only,
+// before the load starts.
 #pragma once
 
 #include <stdbool.h>
@@ -18,10 +18,10 @@ uint64_t ram_bytes(void);
 void ram_map_device(uint64_t address, uint64_t bytes);
 
 // Zeroed memory, identity mapped, never freed; null when RAM is used up.
-void *ram_allocate(uint64_t bytes, uint64_t alignment);
+void* ram_allocate(uint64_t bytes, uint64_t alignment);
 
 // Takes `pages` for the working set out of what the allocator has left; false if there are fewer.
 bool ram_take_working_set(uint64_t pages);
 
 // Address of a page of the working set.
-uint64_t *working_set_page(uint64_t index);
+uint64_t* working_set_page(uint64_t index);

@@ -26,8 +26,8 @@ static enum kind kind_here(void) {
     return (low & 6) == 6 && (cpuid(1, 0).ecx >> 28 & 1) != 0 ? ymm : xmm;
 }
 
-const char *registers_kind(void) {
-    static const char *const names[] = {"xmm", "ymm", "zmm"};
+const char* registers_kind(void) {
+    static const char* const names[] = {"xmm", "ymm", "zmm"};
     return names[kind_here()];
 }
 
@@ -46,7 +46,7 @@ const char *registers_kind(void) {
 #define STORE_ZMM(n) "vmovdqu64 %%zmm" #n ", 64*" #n "(%0)\n"
 
 // No clobbers are declared: the compiler is told not to know these registers.
-static void load(enum kind kind, const uint64_t *values) {
+static void load(enum kind kind, const uint64_t* values) {
     switch (kind) {
     case xmm:
         __asm__ volatile(EACH_16(LOAD_XMM) : : "r"(values) : "memory");
@@ -60,7 +60,7 @@ static void load(enum kind kind, const uint64_t *values) {
     }
 }
 
-static void store(enum kind kind, uint64_t *values) {
+static void store(enum kind kind, uint64_t* values) {
     switch (kind) {
     case xmm:
         __asm__ volatile(EACH_16(STORE_XMM) : : "r"(values) : "memory");
@@ -74,11 +74,11 @@ static void store(enum kind kind, uint64_t *values) {
     }
 }
 
-static enum kind kind_of(const struct register_hold *hold) {
+static enum kind kind_of(const struct register_hold* hold) {
     return hold->words == zmm_words ? zmm : hold->words == ymm_words ? ymm : xmm;
 }
 
-static void load_new_set(struct register_hold *hold) {
+static void load_new_set(struct register_hold* hold) {
     for (uint32_t i = 0; i < hold->words; ++i) {
         hold->expected[i] = random_next(&hold->seed);
     }
@@ -88,14 +88,15 @@ static void load_new_set(struct register_hold *hold) {
     __asm__ volatile("ldmxcsr %0" : : "m"(hold->mxcsr));
 }
 
-void registers_start(struct register_hold *hold, uint32_t cpu) {
+void registers_start(struct register_hold* hold, uint32_t cpu) {
     static const uint32_t words[] = {xmm_words, ymm_words, zmm_words};
     hold->words = words[kind_here()];
     hold->seed = 0x5eed0000ull + cpu + 1;
     load_new_set(hold);
 }
 
-static void complain(const struct register_hold *hold, uint32_t cpu, uint32_t word, uint64_t found) {
+static void
+complain(const struct register_hold* hold, uint32_t cpu, uint32_t word, uint64_t found) {
     if (error_begin("register")) {
         event_number("cpu", cpu);
         event_number("word", word);
@@ -105,7 +106,7 @@ static void complain(const struct register_hold *hold, uint32_t cpu, uint32_t wo
     }
 }
 
-void registers_check(struct register_hold *hold, uint32_t cpu) {
+void registers_check(struct register_hold* hold, uint32_t cpu) {
     if (hold->words == 0) {
         return;
     }

@@ -11,8 +11,8 @@
 #include "options.h"
 #include "ram.h"
 #include "vcpu.h"
-#include "virtio_blk.h"
 #include "virtio.h"
+#include "virtio_blk.h"
 #include "virtio_net.h"
 
 extern const uint8_t build_id_note[]; // ELF note: three words, "GNU", the id
@@ -74,7 +74,7 @@ void report_boot(void) {
 static void write_cpus(void) {
     event_open_list("cpus");
     for (uint32_t i = 0; i < vcpu_count; ++i) {
-        const struct vcpu *vcpu = &vcpus[i];
+        const struct vcpu* vcpu = &vcpus[i];
         struct gap widest = gaps_widest(&vcpu->gaps);
         event_open_object(0);
         event_number("id", i);
@@ -121,7 +121,7 @@ static void write_gaps(void) {
 }
 
 static void write_disk(void) {
-    const struct journal_counts *counts = &journal_counts;
+    const struct journal_counts* counts = &journal_counts;
     event_open_object("disk");
     event_number("writes", counts->writes);
     event_number("reads", counts->reads);
@@ -138,7 +138,7 @@ static void write_disk(void) {
 }
 
 static void write_net(void) {
-    const struct heartbeat_counts *counts = &heartbeat_counts;
+    const struct heartbeat_counts* counts = &heartbeat_counts;
     event_open_object("net");
     event_number("tx", counts->sent);
     event_number("rx", counts->received);
@@ -155,7 +155,7 @@ static void write_clock(void) {
     uint64_t tsc_backwards = 0, kvmclock_backwards = 0;
     int64_t ahead_min = 0, ahead_max = 0;
     for (uint32_t i = 0; i < vcpu_count; ++i) {
-        const struct clock_checks *checks = &vcpus[i].clock;
+        const struct clock_checks* checks = &vcpus[i].clock;
         tsc_backwards += checks->tsc_backwards;
         kvmclock_backwards += checks->kvmclock_backwards;
         if (checks->kvmclock_ahead_min_ns < ahead_min) {
@@ -185,7 +185,7 @@ static void write_registers(void) {
     event_close_object();
 }
 
-static void write_interrupts(const char *name, const struct virtio_queue *queue) {
+static void write_interrupts(const char* name, const struct virtio_queue* queue) {
     event_open_object(name);
     event_number("count", queue->vector != 0 ? irq_counts[queue->vector] : 0);
     event_number("lost", queue->lost_interrupts);
@@ -200,7 +200,7 @@ static uint64_t pages_verified(void) {
     return pages;
 }
 
-void report_write(const char *event) {
+void report_write(const char* event) {
     event_begin(event);
     event_number("guest_us", clock_us(tsc_read()));
     write_cpus();

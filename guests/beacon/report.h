@@ -4,4 +4,4 @@
 void report_boot(void);
 
 // `event` is "report", "verified" or "final".
-void report_write(const char *event);
+void report_write(const char* event);

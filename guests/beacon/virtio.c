@@ -44,50 +44,49 @@ enum {
 
 static uint32_t vectors_given;
 
-static void write8(volatile uint8_t *base, uint32_t offset, uint8_t value) {
+static void write8(volatile uint8_t* base, uint32_t offset, uint8_t value) {
     base[offset] = value;
 }
 
-static void write16(volatile uint8_t *base, uint32_t offset, uint16_t value) {
-    *(volatile uint16_t *)(base + offset) = value;
+static void write16(volatile uint8_t* base, uint32_t offset, uint16_t value) {
+    *(volatile uint16_t*)(base + offset) = value;
 }
 
-static void write32(volatile uint8_t *base, uint32_t offset, uint32_t value) {
-    *(volatile uint32_t *)(base + offset) = value;
+static void write32(volatile uint8_t* base, uint32_t offset, uint32_t value) {
+    *(volatile uint32_t*)(base + offset) = value;
 }
 
-static void write64(volatile uint8_t *base, uint32_t offset, uint64_t value) {
+static void write64(volatile uint8_t* base, uint32_t offset, uint64_t value) {
     write32(base, offset, (uint32_t)value);
     write32(base, offset + 4, (uint32_t)(value >> 32));
 }
 
-static uint16_t read16(volatile uint8_t *base, uint32_t offset) {
-    return *(volatile uint16_t *)(base + offset);
+static uint16_t read16(volatile uint8_t* base, uint32_t offset) {
+    return *(volatile uint16_t*)(base + offset);
 }
 
-static uint32_t read32(volatile uint8_t *base, uint32_t offset) {
-    return *(volatile uint32_t *)(base + offset);
+static uint32_t read32(volatile uint8_t* base, uint32_t offset) {
+    return *(volatile uint32_t*)(base + offset);
 }
 
-static volatile uint8_t *map_structure(struct pci_function at, uint32_t bar, uint32_t offset,
-                                       uint32_t bytes) {
+static volatile uint8_t*
+map_structure(struct pci_function at, uint32_t bar, uint32_t offset, uint32_t bytes) {
     uint64_t base = bar < 6 ? pci_bar(at, bar) : 0;
     if (base == 0) {
         return NULL;
     }
     ram_map_device(base + offset, bytes);
-    return (volatile uint8_t *)(uintptr_t)(base + offset);
+    return (volatile uint8_t*)(uintptr_t)(base + offset);
 }
 
-static void read_vendor_capability(struct virtio_device *device, uint32_t offset) {
+static void read_vendor_capability(struct virtio_device* device, uint32_t offset) {
     struct pci_function at = device->at;
     uint8_t type = pci_read8(at, offset + 3);
     if (type != structure_common && type != structure_notify && type != structure_device) {
         return;
     }
-    volatile uint8_t *mapped =
-        map_structure(at, pci_read8(at, offset + 4), pci_read32(at, offset + 8),
-                      pci_read32(at, offset + 12));
+    volatile uint8_t* mapped = map_structure(
+        at, pci_read8(at, offset + 4), pci_read32(at, offset + 8), pci_read32(at, offset + 12));
     if (type == structure_common && device->common == NULL) {
         device->common = mapped;
     } else if (type == structure_notify && device->notify == NULL) {
@@ -98,17 +97,17 @@ static void read_vendor_capability(struct virtio_device *device, uint32_t offset
     }
 }
 
-static void read_msix_capability(struct virtio_device *device, uint32_t offset) {
+static void read_msix_capability(struct virtio_device* device, uint32_t offset) {
     uint32_t table = pci_read32(device->at, offset + 4);
     uint32_t entries = (pci_read16(device->at, offset + 2) & 0x7ffu) + 1;
-    device->msix_table = (volatile uint32_t *)map_structure(device->at, table & 7, table & ~7u,
-                                                            entries * 16);
+    device->msix_table =
+        (volatile uint32_t*)map_structure(device->at, table & 7, table & ~7u, entries * 16);
     if (device->msix_table != NULL) {
         device->msix_control = (uint16_t)(offset + 2);
     }
 }
 
-static void read_capabilities(struct virtio_device *device) {
+static void read_capabilities(struct virtio_device* device) {
     uint32_t offset = pci_read8(device->at, pci_capabilities) & 0xfcu;
     for (uint32_t i = 0; i < capabilities_max && offset != 0; ++i) {
         uint8_t id = pci_read8(device->at, offset);
@@ -131,7 +130,7 @@ static bool is_virtio(struct pci_function at, uint32_t type) {
     return id == 0x1040 + type || id == transitional[type];
 }
 
-bool virtio_find(struct virtio_device *device, uint32_t type, uint32_t ordinal) {
+bool virtio_find(struct virtio_device* device, uint32_t type, uint32_t ordinal) {
     for (uint32_t slot = 0; slot < 32; ++slot) {
         struct pci_function at = {(uint8_t)slot, 0};
         if (pci_read16(at, pci_vendor) == 0xffff) {
@@ -144,7 +143,8 @@ bool virtio_find(struct virtio_device *device, uint32_t type, uint32_t ordinal) 
                 continue;
             }
             device->at = at;
-            pci_write16(at, pci_command,
+            pci_write16(at,
+                        pci_command,
                         pci_read16(at, pci_command) | pci_command_memory | pci_command_master |
                             pci_command_no_intx);
             read_capabilities(device);
@@ -155,8 +155,8 @@ bool virtio_find(struct virtio_device *device, uint32_t type, uint32_t ordinal) 
     return false;
 }
 
-bool virtio_begin(struct virtio_device *device, uint64_t wanted) {
-    volatile uint8_t *common = device->common;
+bool virtio_begin(struct virtio_device* device, uint64_t wanted) {
+    volatile uint8_t* common = device->common;
     write8(common, common_device_status, 0);
     while (common[common_device_status] != 0) {
         cpu_relax();
@@ -174,7 +174,8 @@ bool virtio_begin(struct virtio_device *device, uint64_t wanted) {
     }
     write8(common, common_device_status, status_acknowledge | status_driver | status_features_ok);
     if (device->msix_control != 0) {
-        pci_write16(device->at, device->msix_control,
+        pci_write16(device->at,
+                    device->msix_control,
                     pci_read16(device->at, device->msix_control) | 0x8000);
         write16(common, common_msix_config, no_vector);
     }
@@ -183,9 +184,9 @@ bool virtio_begin(struct virtio_device *device, uint64_t wanted) {
 }
 
 // Entry `index` of the MSI-X table serves queue `index`; all go to the first CPU.
-static void give_vector(struct virtio_device *device, struct virtio_queue *queue) {
+static void give_vector(struct virtio_device* device, struct virtio_queue* queue) {
     uint32_t vector = VECTOR_DEVICE + vectors_given;
-    volatile uint32_t *entry = device->msix_table + 4 * queue->index;
+    volatile uint32_t* entry = device->msix_table + 4 * queue->index;
     entry[0] = 0xfee00000u | vcpus[0].apic_id << 12;
     entry[1] = 0;
     entry[2] = vector;
@@ -197,9 +198,13 @@ static void give_vector(struct virtio_device *device, struct virtio_queue *queue
     }
 }
 
-bool virtio_add_queue(struct virtio_device *device, struct virtio_queue *queue, uint16_t index,
-                      uint16_t entries, bool use_irq, const char *name) {
-    volatile uint8_t *common = device->common;
+bool virtio_add_queue(struct virtio_device* device,
+                      struct virtio_queue* queue,
+                      uint16_t index,
+                      uint16_t entries,
+                      bool use_irq,
+                      const char* name) {
+    volatile uint8_t* common = device->common;
     write16(common, common_queue_select, index);
     uint16_t offered = read16(common, common_queue_size);
     queue->name = name;
@@ -227,29 +232,30 @@ bool virtio_add_queue(struct virtio_device *device, struct virtio_queue *queue, 
         queue->available[0] = 1; // no interrupts, please
     }
     queue->notify =
-        (volatile uint16_t *)(device->notify + read16(common, common_queue_notify_offset) *
-                                                   device->notify_multiplier);
+        (volatile uint16_t*)(device->notify + read16(common, common_queue_notify_offset) *
+                                                  device->notify_multiplier);
     write16(common, common_queue_enable, 1);
     return true;
 }
 
-void virtio_run(struct virtio_device *device) {
-    write8(device->common, common_device_status,
+void virtio_run(struct virtio_device* device) {
+    write8(device->common,
+           common_device_status,
            status_acknowledge | status_driver | status_features_ok | status_driver_ok);
 }
 
-bool virtio_needs_reset(const struct virtio_device *device) {
+bool virtio_needs_reset(const struct virtio_device* device) {
     return (device->common[common_device_status] & status_needs_reset) != 0;
 }
 
-void virtio_offer(struct virtio_queue *queue, uint16_t head) {
+void virtio_offer(struct virtio_queue* queue, uint16_t head) {
     queue->available[2 + queue->available_index % queue->entries] = head;
     ++queue->available_index;
     compiler_barrier(); // x86 keeps stores in order; the device must see the entry before the index
     queue->available[1] = queue->available_index;
 }
 
-void virtio_kick(struct virtio_queue *queue) {
+void virtio_kick(struct virtio_queue* queue) {
     if (queue->kicked_index == queue->available_index) {
         return;
     }
@@ -268,7 +274,7 @@ void virtio_kick(struct virtio_queue *queue) {
     }
 }
 
-static void report_lost_interrupt(struct virtio_queue *queue) {
+static void report_lost_interrupt(struct virtio_queue* queue) {
     ++queue->lost_interrupts;
     if (error_begin("lost-interrupt")) {
         event_text("queue", queue->name);
@@ -277,7 +283,7 @@ static void report_lost_interrupt(struct virtio_queue *queue) {
     }
 }
 
-bool virtio_ready(struct virtio_queue *queue, uint64_t now) {
+bool virtio_ready(struct virtio_queue* queue, uint64_t now) {
     // The count first: an interrupt counted here belongs to an index that is visible below.
     uint64_t interrupts = queue->vector != 0 ? irq_counts[queue->vector] : 0;
     compiler_barrier();
@@ -306,7 +312,7 @@ bool virtio_ready(struct virtio_queue *queue, uint64_t now) {
     return true;
 }
 
-bool virtio_take(struct virtio_queue *queue, uint16_t *head, uint32_t *length) {
+bool virtio_take(struct virtio_queue* queue, uint16_t* head, uint32_t* length) {
     if (queue->used[1] == queue->used_seen) {
         // Ask for the next interrupt, then look once more: what came in between raises none.
         if (queue->event_index && queue->vector != 0) {
@@ -317,8 +323,8 @@ bool virtio_take(struct virtio_queue *queue, uint16_t *head, uint32_t *length) {
             return false;
         }
     }
-    const volatile uint32_t *entry =
-        (const volatile uint32_t *)(queue->used + 2 + 4 * (queue->used_seen % queue->entries));
+    const volatile uint32_t* entry =
+        (const volatile uint32_t*)(queue->used + 2 + 4 * (queue->used_seen % queue->entries));
     *head = (uint16_t)entry[0];
     *length = entry[1];
     ++queue->used_seen;

@@ -15,13 +15,13 @@ struct block_completion {
 bool block_open(uint32_t ordinal, uint32_t slots, uint32_t buffer_bytes, bool use_irq);
 uint64_t block_capacity_bytes(void);
 bool block_has_flush(void);
-uint8_t *block_buffer(uint32_t slot);
+uint8_t* block_buffer(uint32_t slot);
 
 void block_submit(uint32_t slot, enum block_operation operation, uint64_t offset, uint32_t bytes);
 void block_kick(void);
 
 bool block_ready(uint64_t now);
-bool block_take(struct block_completion *completion);
+bool block_take(struct block_completion* completion);
 
 bool block_needs_reset(void);
-const struct virtio_queue *block_queue(void);
+const struct virtio_queue* block_queue(void);

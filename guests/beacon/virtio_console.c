@@ -13,7 +13,7 @@ static struct virtio_device device;
 static struct virtio_queue receive, transmit;
 static uint8_t *receive_buffers, *transmit_buffers;
 static bool transmit_busy[buffers];
-static const uint8_t *unread;
+static const uint8_t* unread;
 static uint32_t unread_bytes;
 static uint16_t unread_buffer;
 
@@ -46,7 +46,7 @@ bool virtio_console_open(void) {
     return true;
 }
 
-uint32_t virtio_console_send(const char *bytes, uint32_t count) {
+uint32_t virtio_console_send(const char* bytes, uint32_t count) {
     uint16_t head;
     uint32_t length;
     if (virtio_ready(&transmit, 0)) {
@@ -74,7 +74,8 @@ int virtio_console_read(void) {
     if (unread_bytes == 0) {
         uint16_t head;
         uint32_t length;
-        if (!device.present || !virtio_ready(&receive, 0) || !virtio_take(&receive, &head, &length)) {
+        if (!device.present || !virtio_ready(&receive, 0) ||
+            !virtio_take(&receive, &head, &length)) {
             return -1;
         }
         unread_buffer = head % buffers;

@@ -49,11 +49,11 @@ bool net_open(bool use_irq) {
     return true;
 }
 
-const uint8_t *net_mac(void) {
+const uint8_t* net_mac(void) {
     return mac;
 }
 
-bool net_send(const uint8_t *frame, uint32_t bytes) {
+bool net_send(const uint8_t* frame, uint32_t bytes) {
     uint16_t head;
     uint32_t length;
     if (virtio_ready(&transmit, 0)) {
@@ -65,7 +65,7 @@ bool net_send(const uint8_t *frame, uint32_t bytes) {
         if (transmit_busy[i]) {
             continue;
         }
-        uint8_t *buffer = transmit_buffers + i * buffer_bytes;
+        uint8_t* buffer = transmit_buffers + i * buffer_bytes;
         memset(buffer, 0, header_bytes);
         memcpy(buffer + header_bytes, frame, bytes);
         transmit.descriptors[i] = (struct virtio_descriptor){.address = (uintptr_t)buffer,
@@ -78,7 +78,7 @@ bool net_send(const uint8_t *frame, uint32_t bytes) {
     return false;
 }
 
-void net_receive(uint64_t now, void (*frame_received)(const uint8_t *frame, uint32_t bytes)) {
+void net_receive(uint64_t now, void (*frame_received)(const uint8_t* frame, uint32_t bytes)) {
     if (!virtio_ready(&receive, now)) {
         return;
     }
@@ -99,10 +99,10 @@ bool net_needs_reset(void) {
     return virtio_needs_reset(&device);
 }
 
-const struct virtio_queue *net_receive_queue(void) {
+const struct virtio_queue* net_receive_queue(void) {
     return &receive;
 }
 
-const struct virtio_queue *net_transmit_queue(void) {
+const struct virtio_queue* net_transmit_queue(void) {
     return &transmit;
 }
