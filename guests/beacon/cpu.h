@@ -87,3 +87,20 @@ _Noreturn static inline void halt_forever(void) {
         __asm__ volatile("hlt" : : "a"(SERVICE_HALT_FOREVER) : "rcx", "memory", "cc");
     }
 }
+
+// Line status of COM1; if it says "transmitter empty", `count` (at most 16) bytes have been sent.
+static inline uint8_t serial_exchange(const char* bytes, uint32_t count) {
+    uint32_t status = SERVICE_SERIAL;
+    __asm__ volatile("hlt"
+                     : "+a"(status), "+D"(count), "+S"(bytes)
+                     :
+                     : "rcx", "rdx", "memory", "cc");
+    return (uint8_t)status;
+}
+
+// A dword of PCI configuration space, by its CF8 address.
+static inline uint32_t pci_configuration(uint32_t address) {
+    uint32_t value = SERVICE_PCI_READ;
+    __asm__ volatile("hlt" : "+a"(value) : "D"(address) : "rcx", "rdx", "memory", "cc");
+    return value;
+}

@@ -3,7 +3,6 @@
 // no instruction beyond plain integer and system ones; page tables are constants of the image.
 #include "layout.h"
 
-#define COM1 0x3f8
 #define MSR_EFER 0xc0000080
 #define MSR_KVM_CLOCK 0x4b564d01
 

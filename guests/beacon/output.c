@@ -5,14 +5,14 @@
 #include "options.h"
 #include "virtio_console.h"
 
+#include <stddef.h>
+
 enum {
     ring_bytes = 1 << 16,
     serial_burst_bytes = 8,
-    com1_data = 0x3f8,
-    com1_line_status = 0x3fd,
-    line_status_data_ready = 0x01,
-    line_status_transmitter_empty = 0x20,
-    line_status_idle = 0x40,
+    status_data_ready = 0x01, // of the line status register
+    status_empty = 0x20,
+    status_idle = 0x40,
 };
 
 struct byte_ring {
@@ -26,29 +26,17 @@ static struct byte_ring virtio_ring;
 static uint64_t enabled = output_serial;
 static volatile bool draining;
 
-static void serial_send(char byte) {
-    while ((port_read8(com1_line_status) & line_status_transmitter_empty) == 0) {
-        cpu_relax();
-    }
-    port_write8(com1_data, (uint8_t)byte);
-}
-
-void output_start(void) {
-    port_write8(com1_data + 3, 0x03); // 8N1, divisor latch off
-    port_write8(com1_data + 1, 0x00); // polled
-    port_write8(com1_data + 2, 0x07); // FIFOs on and empty
-    port_write8(com1_data + 4, 0x03); // DTR, RTS
-    serial_send('\n');
-}
-
 void output_choose(uint64_t ports) {
     enabled = ports;
 }
 
-static void drain_serial(uint32_t budget) {
-    while (serial_ring.sent != serial_ring.written && budget-- > 0) {
-        serial_send(serial_ring.bytes[serial_ring.sent % ring_bytes]);
-        ++serial_ring.sent;
+static void drain_serial(void) {
+    uint32_t waiting = serial_ring.written - serial_ring.sent;
+    uint32_t start = serial_ring.sent % ring_bytes;
+    uint32_t burst = waiting < serial_burst_bytes ? waiting : serial_burst_bytes;
+    burst = burst < ring_bytes - start ? burst : ring_bytes - start;
+    if (burst > 0 && (serial_exchange(serial_ring.bytes + start, burst) & status_empty) != 0) {
+        serial_ring.sent += burst;
     }
 }
 
@@ -67,7 +55,7 @@ static bool waiting(void) {
 
 bool output_step(void) {
     if (waiting() && !__atomic_exchange_n(&draining, true, __ATOMIC_ACQUIRE)) {
-        drain_serial(serial_burst_bytes);
+        drain_serial();
         drain_virtio();
         __atomic_store_n(&draining, false, __ATOMIC_RELEASE);
     }
@@ -78,7 +66,7 @@ void output_flush(void) {
     while (output_step()) {
         cpu_relax();
     }
-    while ((port_read8(com1_line_status) & line_status_idle) == 0) {
+    while ((serial_exchange(NULL, 0) & status_idle) == 0) {
         cpu_relax();
     }
 }
@@ -92,6 +80,14 @@ static void append(struct byte_ring* ring, const char* bytes, uint32_t count) {
         compiler_barrier();
         ++ring->written;
     }
+}
+
+void output_start(void) {
+    port_write8(COM1 + 3, 0x03); // 8N1, divisor latch off
+    port_write8(COM1 + 1, 0x00); // polled
+    port_write8(COM1 + 2, 0x07); // FIFOs on and empty
+    port_write8(COM1 + 4, 0x03); // DTR, RTS
+    append(&serial_ring, "\n", 1);
 }
 
 void output_write(const char* bytes, uint32_t count) {
@@ -108,8 +104,8 @@ void output_break_lock(void) {
 }
 
 int output_read(void) {
-    if ((port_read8(com1_line_status) & line_status_data_ready) != 0) {
-        return port_read8(com1_data);
+    if ((serial_exchange(NULL, 0) & status_data_ready) != 0) {
+        return port_read8(COM1);
     }
     return (enabled & output_virtio) != 0 ? virtio_console_read() : -1;
 }

@@ -2,32 +2,25 @@
 
 #include "cpu.h"
 
-enum { address_port = 0xcf8, data_port = 0xcfc };
-
-static void select(struct pci_function at, uint32_t offset) {
-    port_write32(address_port,
-                 0x80000000u | (uint32_t)at.device << 11 | (uint32_t)at.function << 8 |
-                     (offset & 0xfc));
+static uint32_t address_of(struct pci_function at, uint32_t offset) {
+    return 0x80000000u | (uint32_t)at.device << 11 | (uint32_t)at.function << 8 | (offset & 0xfc);
 }
 
 uint8_t pci_read8(struct pci_function at, uint32_t offset) {
-    select(at, offset);
-    return port_read8((uint16_t)(data_port + offset % 4));
+    return (uint8_t)(pci_read32(at, offset) >> 8 * (offset % 4));
 }
 
 uint16_t pci_read16(struct pci_function at, uint32_t offset) {
-    select(at, offset);
-    return port_read16((uint16_t)(data_port + offset % 4));
+    return (uint16_t)(pci_read32(at, offset) >> 8 * (offset % 4));
 }
 
 uint32_t pci_read32(struct pci_function at, uint32_t offset) {
-    select(at, offset);
-    return port_read32(data_port);
+    return pci_configuration(address_of(at, offset));
 }
 
 void pci_write16(struct pci_function at, uint32_t offset, uint16_t value) {
-    select(at, offset);
-    port_write16((uint16_t)(data_port + offset % 4), value);
+    port_write32(PCI_ADDRESS, address_of(at, offset));
+    port_write16((uint16_t)(PCI_DATA + offset % 4), value);
 }
 
 uint64_t pci_bar(struct pci_function at, uint32_t index) {

@@ -1,11 +1,10 @@
-// PCI configuration space by ports CF8/CFC, bus 0.
+// PCI configuration space by ports CF8/CFC, bus 0. Offsets are aligned to their width.
 #pragma once
 
 #include <stdint.h>
 
 enum {
     pci_vendor = 0x00,
-    pci_device_id = 0x02,
     pci_command = 0x04,
     pci_status = 0x06,
     pci_header_type = 0x0e,

@@ -54,11 +54,9 @@ exception_stubs:
     .set vector, vector + 1
     .endr
 
-// HLT executed by ring 3 is its request to halt; any other #GP is an exception like the rest. (Not
-// SYSCALL: a KVM that runs ring 3 natively was seen to deliver it to LSTAR still at CPL 3.)
-// SERVICE_HALT_UNLESS: RDI, RDX point to counters, RSI, R8 are the values the caller saw. Halts
-// only if neither has moved, so that an interrupt between the caller's check and the halt is not
-// slept through. Returns with interrupts on, RCX lost.
+// HLT executed by ring 3 asks for the service in EAX; any other #GP is an exception like the rest.
+// (Not SYSCALL: a KVM that runs ring 3 natively was seen to deliver it to LSTAR still at CPL 3.)
+// Every service returns with interrupts on, RCX lost.
 general_protection:
     cmpw $SELECTOR_USER_CODE, 16(%rsp)
     jne 2f
@@ -68,7 +66,10 @@ general_protection:
     addq $8, %rsp // the error code
     incq (%rsp)
     testl %eax, %eax
-    jnz halt_forever
+    jnz other_services
+
+// SERVICE_HALT_UNLESS: RDI, RDX point to counters, RSI, R8 are the values the caller saw. Halts only if
+// neither has moved, so that an interrupt between the caller's check and the halt is not slept through.
     cmpq %rsi, (%rdi)
     jne 1f
     cmpq %r8, (%rdx)
@@ -101,6 +102,35 @@ exception_common:
     pushq $SELECTOR_USER_CODE
     pushq $panic_main
     iretq
+
+other_services:
+    cmpl $SERVICE_SERIAL, %eax
+    je serial
+    cmpl $SERVICE_PCI_READ, %eax
+    jne halt_forever
+
+// SERVICE_PCI_READ: the configuration dword at the address in EDI, to EAX.
+    movl %edi, %eax
+    movl $PCI_ADDRESS, %edx
+    outl %eax, %dx
+    movl $PCI_DATA, %edx
+    inl %dx, %eax
+    jmp 1b
+
+// SERVICE_SERIAL: reads COM1's line status to AL and, if its FIFO is empty, writes EDI bytes (at most
+// the 16 it holds) from RSI, each an exit of its own.
+serial:
+    movl $COM1 + 5, %edx
+    inb %dx, %al
+    testb $0x20, %al
+    jz 1b
+    testl %edi, %edi
+    jz 1b
+    movl $COM1, %edx
+3:  outsb
+    decl %edi
+    jnz 3b
+    jmp 1b
 
 halt_forever:
     cli

@@ -120,36 +120,40 @@ static void read_capabilities(struct virtio_device* device) {
     }
 }
 
-static bool is_virtio(struct pci_function at, uint32_t type) {
-    if (pci_read16(at, pci_vendor) != vendor_virtio) {
-        return false;
-    }
+static bool is_virtio(uint32_t identity, uint32_t type) {
     // Transitional devices carry other numbers: net, block, balloon, console.
     static const uint16_t transitional[] = {0, 0x1000, 0x1001, 0x1003};
-    uint16_t id = pci_read16(at, pci_device_id);
-    return id == 0x1040 + type || id == transitional[type];
+    uint32_t id = identity >> 16;
+    return (identity & 0xffff) == vendor_virtio &&
+           (id == 0x1040 + type || id == transitional[type]);
+}
+
+static void open_function(struct virtio_device* device, struct pci_function at) {
+    device->at = at;
+    pci_write16(at,
+                pci_command,
+                pci_read16(at, pci_command) | pci_command_memory | pci_command_master |
+                    pci_command_no_intx);
+    read_capabilities(device);
+    device->present = device->common != NULL && device->notify != NULL;
 }
 
 bool virtio_find(struct virtio_device* device, uint32_t type, uint32_t ordinal) {
     for (uint32_t slot = 0; slot < 32; ++slot) {
-        struct pci_function at = {(uint8_t)slot, 0};
-        if (pci_read16(at, pci_vendor) == 0xffff) {
-            continue;
-        }
-        uint32_t functions = (pci_read8(at, pci_header_type) & 0x80) != 0 ? 8 : 1;
+        uint32_t functions = 1;
         for (uint32_t function = 0; function < functions; ++function) {
-            at.function = (uint8_t)function;
-            if (!is_virtio(at, type) || ordinal-- > 0) {
+            struct pci_function at = {(uint8_t)slot, (uint8_t)function};
+            uint32_t identity = pci_read32(at, pci_vendor);
+            if (identity == UINT32_MAX) {
                 continue;
             }
-            device->at = at;
-            pci_write16(at,
-                        pci_command,
-                        pci_read16(at, pci_command) | pci_command_memory | pci_command_master |
-                            pci_command_no_intx);
-            read_capabilities(device);
-            device->present = device->common != NULL && device->notify != NULL;
-            return device->present;
+            if (function == 0 && (pci_read8(at, pci_header_type) & 0x80) != 0) {
+                functions = 8;
+            }
+            if (is_virtio(identity, type) && ordinal-- == 0) {
+                open_function(device, at);
+                return device->present;
+            }
         }
     }
     return false;
