@@ -116,10 +116,6 @@ void apic_timer_arm(uint64_t tsc_deadline) {
                                                                   : (uint32_t)ticks;
 }
 
-void apic_timer_disarm(void) {
-    *apic_register(register_initial_count) = 0;
-}
-
 static void send(uint32_t apic_id, uint32_t command) {
     *apic_register(register_command_high) = apic_id << 24;
     *apic_register(register_command_low) = command;
