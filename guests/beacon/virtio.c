@@ -40,6 +40,7 @@ enum {
     no_vector = 0xffff,
     used_no_notify = 1,
     lost_interrupt_us = 100000,
+    reset_us_max = 1000000,
 };
 
 static uint32_t vectors_given;
@@ -162,8 +163,11 @@ bool virtio_find(struct virtio_device* device, uint32_t type, uint32_t ordinal) 
 bool virtio_begin(struct virtio_device* device, uint64_t wanted) {
     volatile uint8_t* common = device->common;
     write8(common, common_device_status, 0);
+    uint64_t start = tsc_read();
     while (common[common_device_status] != 0) {
-        cpu_relax();
+        if (tsc_read() - start > clock_us_to_tsc(reset_us_max)) {
+            return false;
+        }
     }
     write8(common, common_device_status, status_acknowledge | status_driver);
     uint64_t offered = 0;
