@@ -1,6 +1,7 @@
 #include "vmm/service.h"
 
 #include "base/log.h"
+#include "memory/ram_file.h"
 #include "vmm/snapshot.h"
 
 #include <sys/epoll.h>

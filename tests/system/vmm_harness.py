@@ -20,7 +20,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("GODWIT_BIN", ROOT / "build/release/bin"))
-BEACON = pathlib.Path(os.environ.get("GODWIT_BEACON", ROOT / "build/release/guests/beacon/beacon"))
+BEACON = pathlib.Path(os.environ.get("GODWIT_BEACON", BIN / "beacon"))
 sys.path.insert(0, str(ROOT / "guests/beacon/tools"))
 
 VMM_OLD = BIN / "godwit-vmm"
