@@ -1,9 +1,9 @@
 #include "sys/tap.h"
 
+#include <linux/if_tun.h>
 #include <sys/ioctl.h>
 
 #include <fcntl.h>
-#include <linux/if_tun.h>
 #include <net/if.h>
 
 #include <algorithm>
@@ -29,8 +29,8 @@ Result<unsigned> existing_interface(const std::string& name, std::size_t queues)
     const unsigned index = ::if_nametoindex(name.c_str());
     if (index == 0) {
         return Error(ErrorCode::not_found,
-                     "the tap '" + name + "' does not exist: create it with: " +
-                         creation_hint(name, queues));
+                     "the tap '" + name +
+                         "' does not exist: create it with: " + creation_hint(name, queues));
     }
     return index;
 }
@@ -89,7 +89,8 @@ Result<Fd> attach_queue(const std::string& name, std::size_t queues, unsigned ex
     if (::if_nametoindex(name.c_str()) != expected_index) {
         // It went between the look and the attach, and the kernel made a new one that goes with
         // this descriptor.
-        return Error(ErrorCode::not_found, "the tap '" + name + "' was removed while it was opened");
+        return Error(ErrorCode::not_found,
+                     "the tap '" + name + "' was removed while it was opened");
     }
     return device.duplicate();
 }
@@ -194,7 +195,7 @@ PacketResult result_of(ssize_t count, int os_errno) noexcept {
     case EAGAIN:
     case EINTR: // A signal before anything moved: the loop comes back.
         return {.outcome = PacketOutcome::would_block};
-    case EBADFD:     // The tap was deleted (drivers/net/tun.c).
+    case EBADFD: // The tap was deleted (drivers/net/tun.c).
     case EBADF:
     case EPIPE:
     case ECONNRESET:
@@ -221,7 +222,8 @@ PacketResult read_packet(const Fd& fd, std::span<const iovec> into) noexcept {
 }
 
 PacketResult write_packet(const Fd& fd, std::span<const iovec> from) noexcept {
-    return result_of(::writev(fd.raw(), from.data(), segment_count(from)), errno);
+    const ssize_t count = ::writev(fd.raw(), from.data(), segment_count(from));
+    return result_of(count, errno);
 }
 
 } // namespace godwit::sys

@@ -63,8 +63,7 @@ BalloonDevice::~BalloonDevice() {
 // --- what the operator sees ---
 
 Status BalloonDevice::set_target(std::uint64_t bytes) {
-    if (bytes % page_size != 0 || bytes >= memory_->ram_bytes() ||
-        bytes / page_size > UINT32_MAX) {
+    if (bytes % page_size != 0 || bytes >= memory_->ram_bytes() || bytes / page_size > UINT32_MAX) {
         return Error(ErrorCode::invalid_argument,
                      "a balloon of " + std::to_string(bytes) +
                          " bytes: give a multiple of 4096 below the machine's " +
@@ -249,8 +248,7 @@ void BalloonDevice::serve(std::size_t index) {
     VirtQueue& queue = *active_->queues[index];
     const Role role = role_of(index);
     queue.disable_doorbell();
-    const auto more =
-        role == Role::statistics ? serve_statistics(queue) : serve_pages(queue, role);
+    const auto more = role == Role::statistics ? serve_statistics(queue) : serve_pages(queue, role);
     if (!more.has_value()) {
         fail(more.error());
         return;

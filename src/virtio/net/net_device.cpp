@@ -88,9 +88,9 @@ NetDevice::~NetDevice() {
 
 std::uint64_t NetDevice::features() const noexcept {
     std::uint64_t offered = net_f_csum | net_f_guest_csum | net_f_mac | net_f_guest_tso4 |
-                            net_f_guest_tso6 | net_f_guest_ecn | net_f_host_tso4 |
-                            net_f_host_tso6 | net_f_host_ecn | net_f_mrg_rxbuf | net_f_status |
-                            net_f_ctrl_vq | net_f_guest_announce;
+                            net_f_guest_tso6 | net_f_guest_ecn | net_f_host_tso4 | net_f_host_tso6 |
+                            net_f_host_ecn | net_f_mrg_rxbuf | net_f_status | net_f_ctrl_vq |
+                            net_f_guest_announce;
     if (identity_.mtu.has_value()) {
         offered |= net_f_mtu;
     }
@@ -163,8 +163,8 @@ Status NetDevice::build(Activation activation) {
     active->doorbells = std::move(activation.doorbells);
     // Without VIRTIO_NET_F_MQ the control queue follows the first pair (5.1.2).
     const std::size_t pairs = (activation.features & net_f_mq) != 0 ? identity_.queue_pairs : 1;
-    const RxBuffers buffers = (activation.features & net_f_mrg_rxbuf) != 0 ? RxBuffers::mergeable
-                                                                           : RxBuffers::one_chain;
+    const RxBuffers buffers =
+        (activation.features & net_f_mrg_rxbuf) != 0 ? RxBuffers::mergeable : RxBuffers::one_chain;
     active->pairs.resize(pairs);
     active_pairs_ = std::min(active_pairs_, static_cast<std::uint16_t>(pairs));
     for (std::size_t i = 0; i < pairs; ++i) {
@@ -269,13 +269,11 @@ Status NetDevice::watch_queues() {
         GODWIT_TRY(watch(2 * i, &NetDevice::serve_rx));
         GODWIT_TRY(watch(2 * i + 1, &NetDevice::serve_tx));
     }
-    active_->doorbell_watches.push_back(
-        GODWIT_TRY(loop_.watch(active_->doorbells[active_->control_index].fd(),
-                               EPOLLIN,
-                               [this](std::uint32_t) {
-                                   active_->doorbells[active_->control_index].drain();
-                                   serve_control();
-                               })));
+    active_->doorbell_watches.push_back(GODWIT_TRY(loop_.watch(
+        active_->doorbells[active_->control_index].fd(), EPOLLIN, [this](std::uint32_t) {
+            active_->doorbells[active_->control_index].drain();
+            serve_control();
+        })));
     return ok();
 }
 
@@ -283,10 +281,8 @@ Status NetDevice::watch_queues() {
 
 Status NetDevice::watch_port(std::size_t pair) {
     active_->pairs[pair].watched_events = 0;
-    active_->pairs[pair].port_watch = GODWIT_TRY(
-        loop_.watch(port_->fd(pair), 0, [this, pair](std::uint32_t events) {
-            port_ready(pair, events);
-        }));
+    active_->pairs[pair].port_watch = GODWIT_TRY(loop_.watch(
+        port_->fd(pair), 0, [this, pair](std::uint32_t events) { port_ready(pair, events); }));
     return ok();
 }
 

@@ -57,16 +57,14 @@ Result<NetIdentity> identity_of(const state::VirtioNet& message, const state::Se
     return identity;
 }
 
-Result<std::vector<std::string>> held_of(const state::VirtioNet& message,
-                                         const state::Section& section,
-                                         std::uint16_t pairs) {
+Result<std::vector<std::string>>
+held_of(const state::VirtioNet& message, const state::Section& section, std::uint16_t pairs) {
     std::vector<std::string> held(pairs);
     for (const auto& one : message.held()) {
         if (one.pair() >= pairs || !held[one.pair()].empty()) {
             return bad(section, "a held packet of queue pair " + std::to_string(one.pair()));
         }
-        if (one.packet().size() < net_header_bytes ||
-            one.packet().size() >= net_packet_bytes_max) {
+        if (one.packet().size() < net_header_bytes || one.packet().size() >= net_packet_bytes_max) {
             return bad(section,
                        "a held packet of " + std::to_string(one.packet().size()) + " bytes");
         }
@@ -85,9 +83,10 @@ Result<NetState> load_net(const state::Section& section, const NetIdentity& expe
     NetState state;
     state.identity = GODWIT_TRY(identity_of(message, section));
     if (state.identity != expected) {
-        return Error(ErrorCode::invalid_argument,
-                     "saved state of " + section.id.to_string() +
-                         " has another MAC address, MTU or number of queue pairs than this machine");
+        return Error(
+            ErrorCode::invalid_argument,
+            "saved state of " + section.id.to_string() +
+                " has another MAC address, MTU or number of queue pairs than this machine");
     }
     if (message.active_pairs() < 1 || message.active_pairs() > state.identity.queue_pairs) {
         return bad(section, std::to_string(message.active_pairs()) + " active queue pairs");

@@ -63,8 +63,7 @@ class RxQueue {
     [[nodiscard]] Result<bool> take_buffers(std::size_t bytes);
     [[nodiscard]] std::size_t build_segments();
     [[nodiscard]] Result<Stop> deliver_held(NetDirectionTally& tally);
-    [[nodiscard]] Status
-    accept(std::size_t bytes, std::size_t room, NetDirectionTally& tally);
+    [[nodiscard]] Status accept(std::size_t bytes, std::size_t room, NetDirectionTally& tally);
     void hold(std::size_t bytes, std::size_t room);
     void deliver(std::size_t bytes, NetDirectionTally& tally);
     void copy_to_chains(std::size_t offset, std::span<const std::byte> data);

@@ -1,6 +1,5 @@
-#include "virtio/net/rx.h"
-
 #include "virtio/net/net_spec.h"
+#include "virtio/net/rx.h"
 #include "virtio/testing/driver_queue.h"
 #include "virtio/testing/socket_port.h"
 

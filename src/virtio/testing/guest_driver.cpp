@@ -9,6 +9,10 @@ constexpr std::uint64_t data_at = 0x80'0000;
 constexpr std::uint64_t data_bytes = 1 * mib;
 } // namespace
 
+std::unique_ptr<sys::IoThread> make_io_thread() {
+    return GODWIT_MUST(sys::IoThread::create("device-test")); // as below
+}
+
 // What a test needs from the host (memory, eventfds) it cannot do without: GODWIT_MUST.
 GuestDriver::GuestDriver(std::size_t queues, std::uint16_t queue_size) : memory_(make_memory()) {
     for (std::size_t i = 0; i < queues; ++i) {
@@ -40,8 +44,8 @@ Status GuestDriver::activate(VirtioDevice& device,
     for (std::size_t i = 0; i < states.size(); ++i) {
         activation.queues.emplace_back();
         if (states[i].has_value()) {
-            activation.queues.back() = GODWIT_TRY(
-                VirtQueue::create(memory_, *states[i], queues_[i]->options().features));
+            activation.queues.back() =
+                GODWIT_TRY(VirtQueue::create(memory_, *states[i], queues_[i]->options().features));
         }
         activation.doorbells.push_back(GODWIT_TRY(doorbells_[i].duplicate()));
     }

@@ -13,6 +13,7 @@
 ///
 /// One test thread.
 
+#include "sys/io_thread.h"
 #include "virtio/testing/driver_queue.h"
 #include "virtio/testing/fake_device_host.h"
 #include "virtio/virtio_device.h"
@@ -23,6 +24,9 @@
 #include <vector>
 
 namespace godwit::virtio::testing {
+
+/// A running loop for a device under test.
+[[nodiscard]] std::unique_ptr<sys::IoThread> make_io_thread();
 
 class GuestDriver {
   public:
