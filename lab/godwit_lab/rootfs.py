@@ -143,14 +143,15 @@ def _make_image(tree: Path, target: Path) -> None:
               "building the host's disk image")
 
 
-def _busybox(archive: CpioWriter) -> None:
+def _busybox(archive: CpioWriter, shell: str) -> None:
     """Static busybox and links for all its applets, so that init need not make them at every boot."""
     busybox = tools.find("busybox") or "busybox"
     archive.copy("bin/busybox", busybox)
     applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout
     for applet in applets.split():
-        if applet != "busybox":
+        if applet not in ("busybox", "sh"):
             archive.symlink(f"bin/{applet}", "busybox")
+    archive.symlink("bin/sh", shell)
     for directory in ("dev", "proc", "sys", "tmp", "run", "root", "mnt", "etc", "var"):
         archive.directory(directory)
     archive.symlink("sbin", "bin")
@@ -169,7 +170,10 @@ def _module_set(archive: CpioWriter, kernel: Kernel, wanted: list[str]) -> None:
 
 def _host_initramfs(target: Path, kernel: Kernel) -> None:
     archive = CpioWriter()
-    _busybox(archive)
+    # Debian's busybox shell runs its own applets before it looks at PATH, which would hide the real
+    # ip, mke2fs and others. So scripts get dash; only init and the agent run under busybox.
+    _busybox(archive, "/usr/bin/dash")
+    archive.symlink("bin/bash", "/usr/bin/bash")
     _module_set(archive, kernel, _HOST_EARLY)
     archive.copy("init", LAB_SOURCE / "host/init")
     archive.copy("lab/agent", LAB_SOURCE / "host/agent")
@@ -186,7 +190,7 @@ def _host_initramfs(target: Path, kernel: Kernel) -> None:
 def _guest_initramfs(target: Path, guest_kernels: list[Kernel]) -> None:
     """One archive that serves both kernels; fio and iperf3 included."""
     archive = CpioWriter()
-    _busybox(archive)
+    _busybox(archive, "busybox")
     for kernel in guest_kernels:
         _module_set(archive, kernel, _GUEST_MODULES)
     archive.copy("init", LAB_SOURCE / "guest/init")

@@ -32,6 +32,8 @@ HOST_PROGRAMS = {
     "iperf3": "iperf3",
     "mke2fs": "e2fsprogs",
     "ip": "iproute2",
+    "dash": "dash",
+    "bash": "bash",
     "socat": "socat",
     "strace": "strace",
     "kexec": "kexec-tools",
