@@ -178,6 +178,11 @@ def _host_initramfs(target: Path, kernel: Kernel) -> None:
     archive.copy("init", LAB_SOURCE / "host/init")
     archive.copy("lab/agent", LAB_SOURCE / "host/agent")
     archive.copy("lab/lib.sh", LAB_SOURCE / "host/lib.sh", 0o644)
+    keeper = target.with_name("keeper")
+    tools.run(["gcc", "-O1", "-Wall", "-static", "-o", str(keeper), str(LAB_SOURCE / "host/keeper.c")],
+              "compiling host/keeper.c")
+    archive.copy("lab/keeper", keeper)
+    keeper.unlink()
     for directory in ("lab/image", "usr", "lib/modules", _LIBRARY_DIR):
         archive.directory(directory)
     archive.symlink("lib64/ld-linux-x86-64.so.2", f"/usr/{_LIBRARY_DIR}/ld-linux-x86-64.so.2")
