@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import EXIT_SETUP, LabError
-from .layout import MIB, Variant
+from .layout import Variant
 from .rootfs import Assets
 from .tools import find
 
-# What each option saves on an emulated CPU is in lab/README.md.
+# Less to do for an emulated CPU: no mitigations, self tests, entropy wait, audit or page poisoning;
+# no TSC and timer calibration, which may fail under load; expedited RCU so that loading modules does
+# not wait. panic=-1 with -no-reboot turns a panic into the end of the process.
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check "
     "cryptomgr.notests random.trust_cpu=on audit=0 apparmor=0 rcupdate.rcu_expedited=1 "
@@ -258,6 +260,3 @@ def close_disks(disks: Disks) -> None:
     for fd in (disks.image, disks.payload, *disks.scratch):
         os.close(fd)
 
-
-__all__ = ["CHANNELS", "Disks", "MIB", "Machine", "PAYLOAD_BYTES", "SCRATCH_BYTES", "SCRATCH_DISKS",
-           "boot_disks", "close_disks", "unnamed_file"]
