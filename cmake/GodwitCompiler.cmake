@@ -6,7 +6,8 @@ target_include_directories(godwit_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
 target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
     -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast -Wcast-qual
     -Woverloaded-virtual -Wsuggest-override -Wnon-virtual-dtor -Wformat=2 -Wundef
-    -Wimplicit-fallthrough -fno-omit-frame-pointer>)
+    -Wimplicit-fallthrough -fno-omit-frame-pointer -Wno-missing-field-initializers>)
+# (Parameter structs are named field by field; fields left out have their defaults in the struct.)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # -Wno-restrict: GCC 12 warns falsely on "literal" + std::to_string(x) when it optimises.
     target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
@@ -15,6 +16,8 @@ else()
     target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
         -Wthread-safety -Wno-gnu-statement-expression-from-macro-expansion>)
 endif()
+# Every executable gets a build id: it is how two builds of the VMM are told apart.
+target_link_options(godwit_flags INTERFACE -Wl,--build-id=sha1)
 if(GODWIT_WERROR)
     target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()

@@ -11,9 +11,9 @@
 namespace godwit::block {
 
 namespace {
-constexpr std::size_t completions_per_reap = 64;
-/// Reaps per wake-up; then other watches of the loop have their turn.
-constexpr int reaps_max = 4;
+constexpr std::size_t completions_per_round = 64;
+/// Rounds per wake-up; then other watches of the loop have their turn.
+constexpr int rounds_max = 4;
 /// When the kernel is short of memory for requests.
 constexpr std::chrono::milliseconds submit_retry_delay(1);
 } // namespace
@@ -29,8 +29,10 @@ FileDevice::create(sys::Fd image, sys::EventLoop& loop, FileDeviceOptions option
                                                                  .facts = facts,
                                                                  .ring = *device->ring_,
                                                                  .pool = device->pool_});
-    device->watch_ = GODWIT_TRY(loop.watch(
-        device->ring_->fd(), EPOLLIN, [raw = device.get()](std::uint32_t) { raw->on_ready(); }));
+    device->watch_ =
+        GODWIT_TRY(loop.watch(device->ring_->event().fd(),
+                              EPOLLIN | EPOLLET,
+                              [raw = device.get()](std::uint32_t) { raw->on_ready(); }));
     return device;
 }
 
@@ -106,18 +108,24 @@ void FileDevice::submit_to_kernel() {
 }
 
 void FileDevice::on_ready() {
-    std::array<sys::Completion, completions_per_reap> batch{};
-    for (int round = 0; round < reaps_max; ++round) {
+    ring_->disarm();
+    for (int round = 0; round < rounds_max; ++round) {
+        std::array<sys::Completion, completions_per_round> batch{};
         const std::size_t count = ring_->reap(batch);
         for (const sys::Completion& completion : std::span(batch).first(count)) {
             complete(completion);
         }
-        if (count < batch.size()) {
-            break;
+        start_waiting();
+        kick();
+        if (ring_->arm()) {
+            return;
         }
+        ring_->disarm();
     }
-    start_waiting();
-    kick();
+    // More is there; come back after the loop's other watches had their turn.
+    if (!ring_->arm()) {
+        ring_->event().signal();
+    }
 }
 
 void FileDevice::complete(const sys::Completion& completion) {

@@ -7,6 +7,7 @@
 #include <liburing.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 
 namespace godwit::sys {
@@ -23,10 +24,13 @@ Result<std::unique_ptr<FileRing>> FileRing::create(const Fd& file, std::uint32_t
     }
     // Deferred task work: completions are made when we ask for them, not by interrupting this
     // thread, which would cost an epoll_wait each (io_uring_setup(2), Linux 6.1). It needs a single
-    // issuer; the ring starts disabled so that this is the first thread that submits. Submit-all:
-    // one refused entry does not hold the rest of a batch back.
+    // issuer; the ring starts disabled so that this is the first thread that submits. Task-run
+    // flag: whether there is such work can be seen without a system call. Submit-all: one refused
+    // entry does not hold the rest of a batch back.
     constexpr unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                               IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL;
+                               IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED |
+                               IORING_SETUP_SUBMIT_ALL;
+    EventFd event = GODWIT_TRY(EventFd::create());
     auto ring = std::make_unique<io_uring>();
     const int made = ::io_uring_queue_init(entries, ring.get(), flags);
     if (made == -EINVAL) {
@@ -41,20 +45,24 @@ Result<std::unique_ptr<FileRing>> FileRing::create(const Fd& file, std::uint32_t
     if (made < 0) {
         return Error::from_errno(-made, "create an io_uring");
     }
-    std::unique_ptr<FileRing> result(new FileRing(std::move(ring)));
+    std::unique_ptr<FileRing> result(new FileRing(std::move(ring), std::move(event)));
     const int raw = file.raw();
     const int registered = ::io_uring_register_files(result->ring_.get(), &raw, 1);
     if (registered < 0) {
         return Error::from_errno(-registered, "register a file with an io_uring");
     }
+    // Polling the ring itself is no use: since Linux 6.3 deferred work does not wake its pollers.
+    const int watched = ::io_uring_register_eventfd(result->ring_.get(), result->event_.fd().raw());
+    if (watched < 0) {
+        return Error::from_errno(-watched, "register an eventfd with an io_uring");
+    }
     return result;
 }
 
-FileRing::FileRing(std::unique_ptr<io_uring> ring)
-    : ring_(std::move(ring)), pollable_(ring_->ring_fd) {}
+FileRing::FileRing(std::unique_ptr<io_uring> ring, EventFd event)
+    : ring_(std::move(ring)), event_(std::move(event)) {}
 
 FileRing::~FileRing() {
-    [[maybe_unused]] const int number = pollable_.release(); // Closed with the ring.
     // The kernel tears a ring down some time after its descriptor is closed. Unregistering first
     // gives the file, and the lock on it, back now.
     ::io_uring_unregister_files(ring_.get());
@@ -170,11 +178,13 @@ Status FileRing::submit_and_wait() {
     return status_of_enter(::io_uring_submit_and_wait(ring_.get(), 1));
 }
 
+bool FileRing::has_completions() const noexcept {
+    return ::io_uring_cq_ready(ring_.get()) != 0 ||
+           (__atomic_load_n(ring_->sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) != 0;
+}
+
 std::size_t FileRing::reap(std::span<Completion> out) {
-    if (!enabled_) {
-        return 0;
-    }
-    if (::io_uring_cq_ready(ring_.get()) == 0) {
+    if (::io_uring_cq_ready(ring_.get()) == 0 && has_completions()) {
         // Runs the deferred work that turns finished operations into completions.
         ::io_uring_get_events(ring_.get());
     }
@@ -189,6 +199,17 @@ std::size_t FileRing::reap(std::span<Completion> out) {
     }
     ::io_uring_cq_advance(ring_.get(), static_cast<unsigned>(count));
     return count;
+}
+
+void FileRing::disarm() noexcept {
+    ::io_uring_cq_eventfd_toggle(ring_.get(), false);
+}
+
+bool FileRing::arm() noexcept {
+    ::io_uring_cq_eventfd_toggle(ring_.get(), true);
+    // The kernel publishes work and then reads the flag; we write the flag and then look for work.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    return !has_completions();
 }
 
 } // namespace godwit::sys

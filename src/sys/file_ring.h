@@ -75,16 +75,22 @@ class FileRing {
     /// Fills `out` with completions that are there now; how many.
     [[nodiscard]] std::size_t reap(std::span<Completion> out);
 
-    /// Readable while completions wait; for EventLoop::watch.
-    [[nodiscard]] const Fd& fd() const noexcept { return pollable_; }
+    /// Signalled when completions come while armed. For EventLoop::watch with EPOLLIN | EPOLLET,
+    /// so that it never needs draining. Armed from the start.
+    [[nodiscard]] const EventFd& event() const noexcept { return event_; }
+    /// Stops the signals, for while completions are being reaped.
+    void disarm() noexcept;
+    /// Starts the signals again. False if completions came meanwhile that have to be reaped first.
+    [[nodiscard]] bool arm() noexcept;
 
   private:
-    explicit FileRing(std::unique_ptr<io_uring> ring);
+    FileRing(std::unique_ptr<io_uring> ring, EventFd event);
+    [[nodiscard]] bool has_completions() const noexcept;
     [[nodiscard]] io_uring_sqe& next_entry(std::uint64_t token);
     [[nodiscard]] Status ensure_enabled();
 
     std::unique_ptr<io_uring> ring_;
-    Fd pollable_; ///< A second name of the ring's descriptor, which liburing closes.
+    EventFd event_;
     bool enabled_ = false;
 };
 

@@ -269,6 +269,19 @@ void VirtQueue::undo_pop() noexcept {
 }
 
 void VirtQueue::push(const Chain& chain, std::uint64_t written) {
+    fill_used(chain, written);
+    publish_used();
+}
+
+void VirtQueue::push_together(std::span<const Completion> completions) {
+    for (const Completion& completion : completions) {
+        fill_used(*completion.chain, completion.written);
+    }
+    publish_used();
+}
+
+/// Writes the next used element; the driver does not look at it before publish_used().
+void VirtQueue::fill_used(const Chain& chain, std::uint64_t written) {
     GODWIT_ASSERT(outstanding_ > 0 && written <= chain.writable_bytes);
     std::uint64_t left = written;
     for (std::size_t i = 0; left > 0; ++i) {
@@ -282,9 +295,12 @@ void VirtQueue::push(const Chain& chain, std::uint64_t written) {
     std::memcpy(used_ + offset, &element, sizeof(element));
     ++state_.next_used;
     --outstanding_;
+    memory_->note_written(Gpa{state_.device_area.value + offset}, sizeof(element));
+}
+
+void VirtQueue::publish_used() {
     // Release: pairs with the driver's acquire of the index before it reads element and buffers.
     field(used_, index_offset).store(state_.next_used, std::memory_order_release);
-    memory_->note_written(Gpa{state_.device_area.value + offset}, sizeof(element));
     memory_->note_written(Gpa{state_.device_area.value + index_offset}, sizeof(std::uint16_t));
 }
 

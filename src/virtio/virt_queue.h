@@ -75,6 +75,14 @@ class VirtQueue {
     /// Gives a chain back with `written` bytes (at most writable_bytes) filled in its writable
     /// part, from the start, and records them in the write log.
     void push(const Chain& chain, std::uint64_t written);
+    /// A chain and how much of it was filled.
+    struct Completion {
+        const Chain* chain = nullptr;
+        std::uint64_t written = 0;
+    };
+    /// push() of each, in order, but the driver sees all of them at once: a packet over several
+    /// buffers (5.1.6.4.1).
+    void push_together(std::span<const Completion> completions);
     /// After a batch of push(): whether the driver wants an interrupt.
     [[nodiscard]] bool take_notification_due();
     /// Asks the driver not to / to ring the doorbell. enable returns true if something was offered
@@ -92,6 +100,8 @@ class VirtQueue {
               const QueueState& state,
               Features features);
     [[nodiscard]] Status gather(Chain& chain) const;
+    void fill_used(const Chain& chain, std::uint64_t written);
+    void publish_used();
     [[nodiscard]] Status add_indirect(Chain& chain, Gpa table, std::uint32_t table_bytes) const;
     [[nodiscard]] Status
     add_segment(Chain& chain, Gpa start, std::uint32_t bytes, bool writable) const;

@@ -70,6 +70,27 @@ TEST(VirtQueue, copies_cross_segments_at_any_offset) {
     EXPECT_EQ(driver.read(offered.writable_at(1), 3), bytes_of("yzw"));
 }
 
+TEST(VirtQueue, chains_pushed_together_show_in_order) {
+    DriverQueue driver(make_memory(), {});
+    VirtQueue queue = driver.device_side();
+    const auto first = driver.chain().writable(100).offer();
+    const auto second = driver.chain().writable(100).offer();
+    std::array<Chain, 2> chains;
+    ASSERT_TRUE(GODWIT_MUST(queue.pop(chains[0])));
+    ASSERT_TRUE(GODWIT_MUST(queue.pop(chains[1])));
+    const std::array<VirtQueue::Completion, 2> completions{
+        {{.chain = &chains[0], .written = 100}, {.chain = &chains[1], .written = 7}}};
+    queue.push_together(completions);
+    EXPECT_EQ(driver.used_waiting(), 2U);
+    const auto used_first = driver.take_used();
+    const auto used_second = driver.take_used();
+    EXPECT_EQ(used_first->head, first.head);
+    EXPECT_EQ(used_first->written, 100U);
+    EXPECT_EQ(used_second->head, second.head);
+    EXPECT_EQ(used_second->written, 7U);
+    EXPECT_EQ(queue.outstanding(), 0U);
+}
+
 TEST(VirtQueue, pushed_chain_shows_in_the_used_ring) {
     DriverQueue driver(make_memory(), {});
     VirtQueue queue = driver.device_side();

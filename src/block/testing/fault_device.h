@@ -23,7 +23,7 @@ enum class Fault : std::uint8_t {
 /// Which requests get a fault: of those that match, `skip` pass, then `count` get it.
 struct FaultRule {
     Fault fault = Fault::fail;
-    std::optional<BlockOperation> operation; ///< Empty: any.
+    std::optional<BlockOperation> operation = {}; ///< Empty: any.
     std::uint64_t skip = 0;
     std::uint64_t count = 1;
     int os_errno = 5; ///< For Fault::fail; EIO.

@@ -1,0 +1,60 @@
+/// godwit-vmm: the process of one machine. Started by godwitd; its flags are not meant for people,
+/// who use `godwit run` and `godwit exchange`.
+
+#include "base/log.h"
+#include "base/version.h"
+#include "vmm/service.h"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace {
+
+using godwit::ErrorCode;
+
+int serve(godwit::vmm::Options options) {
+    auto service = godwit::vmm::Service::create(std::move(options), godwit::sys::system_clock());
+    if (!service.has_value()) {
+        std::fprintf(stderr, "godwit-vmm: %s\n", service.error().to_string().c_str());
+        return 1;
+    }
+    return (*service)->run();
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    godwit::vmm::Options options;
+    std::string instance;
+    std::string level = "info";
+    CLI::App app("Runs one virtual machine. Started by godwitd.", "godwit-vmm");
+    app.set_version_flag("--version",
+                         std::string(godwit::version()) + " (build " +
+                             std::string(godwit::build_id()) + ")");
+    app.add_option("--machine", options.machine, "Name of the machine")->required();
+    app.add_option("--run-dir", options.run_directory, "Run directory of the host")->required();
+    app.add_option("--instance", instance, "Token of this process: 8 hex digits")->required();
+    app.add_option(
+        "--ready-fd", options.ready_fd, "Descriptor told in one JSON line how the start went");
+    app.add_option("--log-level", level, "debug, info, warn or error");
+    auto* source = app.add_option_group("source", "Where the machine comes from");
+    source->add_option("--spec", options.spec_path, "Machine document of a new machine");
+    source->add_option("--restore", options.restore_directory, "Directory of a snapshot");
+    source->add_option(
+        "--incoming-fd", options.incoming_fd, "Socket to the present owner (exchange)");
+    source->require_option(1);
+    app.add_flag(
+        "--copy-ram", options.restore_copies_ram, "With --restore: RAM is copied, not mapped");
+    CLI11_PARSE(app, argc, argv);
+
+    const auto id = godwit::handover::parse_instance_id(instance);
+    if (!id.has_value()) {
+        std::fprintf(stderr, "godwit-vmm: --instance: %s\n", id.error().to_string().c_str());
+        return 2;
+    }
+    options.instance = *id;
+    godwit::log::configure("godwit-vmm " + options.machine, godwit::log::level_named(level));
+    return serve(std::move(options));
+}

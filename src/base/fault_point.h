@@ -1,0 +1,16 @@
+#pragma once
+
+/// Named places where a test may make this process die or hang, to prove that the other side copes.
+///
+/// The environment variable GODWIT_FAULT holds "NAME:kill", "NAME:hang" or "NAME:abort", read once
+/// at the first point reached; without it a point costs one comparison. NAME is the text at the
+/// point.
+
+#include <string_view>
+
+namespace godwit {
+
+/// Dies by SIGKILL, stops for ever or aborts here if the environment asks for this name.
+void fault_point(std::string_view name) noexcept;
+
+} // namespace godwit

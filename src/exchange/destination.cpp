@@ -1,0 +1,169 @@
+#include "exchange/destination.h"
+
+#include "base/fault_point.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "exchange/frames.h"
+#include "sys/mapping.h"
+
+#include <fcntl.h>
+
+#include <cstring>
+#include <vector>
+
+namespace godwit::exchange {
+
+namespace {
+
+constexpr std::chrono::milliseconds offer_timeout = std::chrono::seconds(30);
+/// The source decides how long it waits; this only ends a successor nobody talks to any more.
+constexpr std::chrono::milliseconds take_over_timeout = std::chrono::minutes(10);
+constexpr std::chrono::milliseconds settle_timeout = std::chrono::seconds(30);
+constexpr std::string_view endpoints_section = "vmm-consoles";
+
+/// Everything that stands before the guest is paused.
+struct Standing {
+    machine::MachineSpec spec;
+    handover::OwnerRecord record;
+    handover::Ownership source;
+    sys::MappedRegion state_buffer;
+    std::unique_ptr<machine::Machine> machine;
+    std::vector<Frame> frames;
+    bool paused = false;
+};
+
+Result<sys::MappedRegion> map_state_buffer(const sys::Fd& fd) {
+    const int seals = ::fcntl(fd.raw(), F_GET_SEALS);
+    if (GODWIT_TRY(sys::file_size(fd)) != state_buffer_bytes || seals < 0 ||
+        (seals & F_SEAL_SHRINK) == 0) {
+        return Error(ErrorCode::corrupt,
+                     "the state buffer handed over is not a sealed one of the right size");
+    }
+    return sys::MappedRegion::create(fd, 0, state_buffer_bytes, sys::MapMode::shared_read_only);
+}
+
+Status check_sections(const std::vector<SectionKind>& sections) {
+    for (const SectionKind& kind : sections) {
+        if (kind.name != endpoints_section &&
+            !machine::Machine::knows_section(kind.name, kind.version)) {
+            return Error(ErrorCode::unsupported,
+                         "this build does not know the state section '" + kind.name + "' version " +
+                             std::to_string(kind.version) +
+                             ": use a build at least as new as the running one");
+        }
+    }
+    return ok();
+}
+
+Result<Standing> build(Offer offer, DestinationParts& parts) {
+    if (offer.protocol != protocol_version) {
+        return Error(ErrorCode::unsupported,
+                     "the source speaks handover protocol " + std::to_string(offer.protocol) +
+                         ", this build " + std::to_string(protocol_version));
+    }
+    GODWIT_TRY(check_sections(offer.sections));
+    machine::MachineSpec spec = GODWIT_TRY(machine::parse_machine_spec(offer.spec_json));
+    auto record = GODWIT_TRY(
+        handover::OwnerRecord::adopt(GODWIT_TRY(offer.descriptors.take("owner")), spec.id));
+    auto state_buffer = GODWIT_TRY(map_state_buffer(GODWIT_TRY(offer.descriptors.take("state"))));
+    machine::Resources resources;
+    const std::vector<std::string> names = offer.descriptors.names();
+    for (const std::string& name : names) {
+        resources.push_back({.name = name, .fd = GODWIT_TRY(offer.descriptors.take(name))});
+    }
+    fault_point("exchange.destination.build");
+    auto machine = GODWIT_TRY(machine::Machine::build(spec,
+                                                      std::move(resources),
+                                                      machine::RamMapping::shared,
+                                                      std::move(parts.events),
+                                                      parts.clock));
+    return Standing{.spec = std::move(spec),
+                    .record = std::move(record),
+                    .source = {.owner = handover::InstanceId{offer.instance}, .epoch = offer.epoch},
+                    .state_buffer = std::move(state_buffer),
+                    .machine = std::move(machine),
+                    .frames = std::move(offer.frames),
+                    .paused = offer.paused};
+}
+
+/// Copies the state out of shared memory before looking at it: the source could still write there.
+Result<state::SavedState> read_state(const Standing& standing, std::uint64_t bytes) {
+    if (bytes > standing.state_buffer.size()) {
+        return Error(ErrorCode::corrupt, "the state is announced larger than its buffer");
+    }
+    std::vector<std::byte> copy(bytes);
+    std::memcpy(copy.data(), standing.state_buffer.data(), bytes);
+    return state::SavedState::decode(copy);
+}
+
+Status load(Standing& standing, TakeOver take_over, const AdoptEndpoints& adopt_endpoints) {
+    state::SavedState saved = GODWIT_TRY(read_state(standing, take_over.state_bytes));
+    state::Section endpoints =
+        GODWIT_TRY(saved.take({.name = std::string(endpoints_section), .instance = 0}));
+    fault_point("exchange.destination.load");
+    GODWIT_TRY(standing.machine->load(std::move(saved), machine::Machine::ClockPolicy::running));
+    return adopt_endpoints(standing.spec, std::move(endpoints), std::move(take_over.descriptors));
+}
+
+/// Tells the source why not; the error goes on to our own caller.
+template <typename T>
+Result<T> tell(const sys::MessageSocket& source, Result<T> result) {
+    if (!result.has_value()) {
+        const Error& error = result.error();
+        discard(send(source, Failed{.code = error.code(), .message = error.to_string()}),
+                "the source may be gone");
+    }
+    return result;
+}
+
+} // namespace
+
+Result<std::pair<TakenMachine, std::vector<Frame>>>
+run_destination(DestinationParts parts, const sys::MessageSocket& source) {
+    GODWIT_TRY(send(source,
+                    Hello{.instance = parts.self.value,
+                          .version = std::string(version()),
+                          .build_id = std::string(build_id())}));
+    fault_point("exchange.destination.hello");
+    Offer offer = GODWIT_TRY(tell(source, expect<Offer>(source, offer_timeout)));
+    Standing standing = GODWIT_TRY(tell(source, build(std::move(offer), parts)));
+    GODWIT_TRY(send(source, Prepared{}));
+    fault_point("exchange.destination.prepared");
+    TakeOver take_over = GODWIT_TRY(expect<TakeOver>(source, take_over_timeout));
+    GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts.adopt_endpoints)));
+    fault_point("exchange.destination.claim");
+    // The point of no return: from here the guest is ours alone.
+    const handover::Ownership mine =
+        GODWIT_TRY(standing.record.transfer(standing.source, parts.self));
+    const sys::Moment claimed_at = parts.clock.now();
+    fault_point("exchange.destination.claimed");
+    sys::Moment first_entry_at;
+    if (!standing.paused) {
+        GODWIT_TRY(standing.machine->start());
+        first_entry_at = standing.machine->first_entry_at();
+    }
+    const Running running{.epoch = mine.epoch,
+                          .claimed_at_ns = claimed_at.time_since_epoch().count(),
+                          .first_entry_ns = first_entry_at.time_since_epoch().count()};
+    discard(send(source, running), "the source may have died after its offer; the guest runs here");
+    return std::pair(TakenMachine{.machine = std::move(standing.machine),
+                                  .record = std::move(standing.record),
+                                  .ownership = mine,
+                                  .paused = standing.paused},
+                     std::move(standing.frames));
+}
+
+void answer_settle(machine::Machine& machine,
+                   const std::vector<Frame>& frames,
+                   const sys::MessageSocket& source) {
+    const auto question = expect<Settle>(source, settle_timeout);
+    if (!question.has_value()) {
+        log::warn("settle_not_asked", {{"reason", question.error().to_string()}});
+        return;
+    }
+    const SettleAnswer answer{.frames_sampled = static_cast<std::uint32_t>(frames.size()),
+                              .frames_identical = count_identical(machine.memory(), frames)};
+    discard(send(source, answer), "the report of the source is only poorer without it");
+}
+
+} // namespace godwit::exchange

@@ -1,0 +1,56 @@
+#pragma once
+
+/// The successor's end of an exchange in place: builds the machine while the old owner still runs
+/// it, then takes the state, claims the machine on the owner record and runs it.
+///
+///   state        valid data                        leaves by
+///   greeting     socket                            Offer -> building; anything else -> ended
+///   building     + offer, resources                built: Prepared -> standing; error: Failed ->
+///   ended standing     + machine, record, state buffer   TakeOver -> claiming; Abort, closed ->
+///   ended claiming     + saved state                     claim won -> running; error: Failed ->
+///   ended;
+///                                                  claim lost -> ended
+///   running      the machine is ours               Settle answered; source gone -> nothing more to
+///   do
+///
+/// Thread rule: one thread runs it, which is the machine's control thread until it returns.
+
+#include "exchange/wire.h"
+#include "handover/owner_record.h"
+#include "machine/machine.h"
+
+#include <functional>
+#include <memory>
+
+namespace godwit::exchange {
+
+/// What is to be taken besides the machine, before it runs: consoles. An error refuses the
+/// exchange.
+using AdoptEndpoints =
+    std::function<Status(const machine::MachineSpec&, state::Section, sys::FdManifest)>;
+
+struct DestinationParts {
+    handover::InstanceId self;
+    machine::MachineEvents events;
+    AdoptEndpoints adopt_endpoints;
+    const sys::Clock& clock;
+};
+
+struct TakenMachine {
+    std::unique_ptr<machine::Machine> machine;
+    handover::OwnerRecord record;
+    handover::Ownership ownership;
+    bool paused = false; ///< As it was at the source.
+};
+
+/// Takes the machine offered over `source`. After success the machine runs. `settle` must then be
+/// served by answer_settle(). An error means the guest is not here; the source has been told why.
+[[nodiscard]] Result<std::pair<TakenMachine, std::vector<Frame>>>
+run_destination(DestinationParts parts, const sys::MessageSocket& source);
+
+/// Serves the source's last question; returns when it has been answered or the source is gone.
+void answer_settle(machine::Machine& machine,
+                   const std::vector<Frame>& frames,
+                   const sys::MessageSocket& source);
+
+} // namespace godwit::exchange

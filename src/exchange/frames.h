@@ -1,0 +1,28 @@
+#pragma once
+
+/// Proof that guest pages did not move: the host frames that hold sampled pages, before and after
+/// (requirements X-9, HE-2). Needs CAP_SYS_ADMIN; without it no frame is visible and nothing is
+/// sampled.
+
+#include "base/result.h"
+#include "exchange/wire.h"
+#include "memory/guest_memory.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace godwit::exchange {
+
+inline constexpr std::size_t frames_sampled_default = 256;
+
+/// Host frames of up to `count` pages that are present now, spread evenly over RAM. Empty if the
+/// kernel shows no frames to us.
+[[nodiscard]] std::vector<Frame> sample_frames(const memory::GuestMemory& memory,
+                                               std::size_t count);
+
+/// How many of `frames` hold the same page here. Touches each page, so that it is mapped in this
+/// process.
+[[nodiscard]] std::uint32_t count_identical(const memory::GuestMemory& memory,
+                                            const std::vector<Frame>& frames);
+
+} // namespace godwit::exchange

@@ -1,0 +1,263 @@
+#include "exchange/source.h"
+
+#include "base/fault_point.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "exchange/frames.h"
+#include "sys/mapping.h"
+
+#include <sys/mman.h>
+
+#include <fcntl.h>
+
+#include <array>
+#include <cstring>
+#include <utility>
+
+namespace godwit::exchange {
+
+namespace {
+
+constexpr std::chrono::milliseconds hello_timeout = std::chrono::seconds(10);
+
+/// What the carriers put together and the successor gets: one offer, one take-over.
+struct Parcel {
+    Offer offer;
+    TakeOver take_over;
+    sys::MappedRegion state_buffer;
+};
+
+/// The machine itself, for the engine.
+class ExchangedMachine final : public handover::SourceMachine {
+  public:
+    explicit ExchangedMachine(machine::Machine& machine)
+        : machine_(machine), was_running_(machine.running()) {}
+    [[nodiscard]] std::vector<std::string> blockers() const override {
+        return machine_.save_blockers();
+    }
+    Status quiesce() override { return machine_.quiesce_devices(); }
+    Status pause() override { return machine_.pause(); }
+    Status resume() override { return was_running_ ? machine_.start() : ok(); }
+    [[nodiscard]] sys::Moment stopped_at() const override { return machine_.vcpus_stopped_at(); }
+
+  private:
+    machine::Machine& machine_;
+    bool was_running_;
+};
+
+/// RAM, disks and taps: the same open files under a new owner, not a byte copied.
+class DescriptorCarrier final : public handover::Carrier {
+  public:
+    DescriptorCarrier(machine::Machine& machine, Parcel& parcel)
+        : machine_(machine), parcel_(parcel) {}
+    [[nodiscard]] std::string_view resource() const noexcept override {
+        return "memory, disks and taps";
+    }
+    [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
+
+    Status prepare() override {
+        machine::Resources resources = GODWIT_TRY(machine_.duplicate_resources());
+        for (machine::Resource& resource : resources) {
+            GODWIT_TRY(
+                parcel_.offer.descriptors.add(std::move(resource.name), std::move(resource.fd)));
+        }
+        parcel_.offer.frames = sample_frames(machine_.memory(), frames_sampled_default);
+        return ok();
+    }
+    Result<handover::Remaining> sync() override { return handover::Remaining{}; }
+    Status carry_paused() override { return ok(); }
+    Status settle() override { return ok(); }
+    void abort() noexcept override {}
+    [[nodiscard]] handover::CarriedResource carried() const override {
+        return {.resource = "memory, disks and taps", .carrier = "pointer", .bytes_copied = 0};
+    }
+
+  private:
+    machine::Machine& machine_;
+    Parcel& parcel_;
+};
+
+/// Consoles: listeners are bound anew by the successor, the clients go over as descriptors.
+class EndpointCarrier final : public handover::Carrier {
+  public:
+    EndpointCarrier(Endpoints& endpoints, Parcel& parcel)
+        : endpoints_(endpoints), parcel_(parcel) {}
+    [[nodiscard]] std::string_view resource() const noexcept override { return "consoles"; }
+    [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
+    Status prepare() override { return ok(); }
+    /// Before the pause: what the guest still prints waits in the backlog that goes over.
+    Result<handover::Remaining> sync() override {
+        if (!std::exchange(frozen_, true)) {
+            endpoints_.freeze();
+        }
+        return handover::Remaining{};
+    }
+    Status carry_paused() override {
+        parcel_.take_over.descriptors = GODWIT_TRY(endpoints_.descriptors());
+        return ok();
+    }
+    Status settle() override { return ok(); }
+    void abort() noexcept override {
+        if (frozen_) {
+            endpoints_.thaw();
+        }
+    }
+    [[nodiscard]] handover::CarriedResource carried() const override {
+        return {.resource = "consoles", .carrier = "descriptor", .bytes_copied = 0};
+    }
+
+  private:
+    Endpoints& endpoints_;
+    Parcel& parcel_;
+    bool frozen_ = false;
+};
+
+/// Processor and device state: one record in memory both ends map.
+class StateCarrier final : public handover::Carrier {
+  public:
+    StateCarrier(machine::Machine& machine, const Endpoints& endpoints, Parcel& parcel)
+        : machine_(machine), endpoints_(endpoints), parcel_(parcel) {}
+    [[nodiscard]] std::string_view resource() const noexcept override { return "state"; }
+    [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
+
+    Status prepare() override {
+        sys::Fd buffer = GODWIT_TRY(sys::create_memfd("godwit-state", state_buffer_bytes));
+        // The successor reads it through its own mapping: it must not be able to shrink under it.
+        if (::fcntl(buffer.raw(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+            return Error::from_errno(errno, "seal the state buffer");
+        }
+        parcel_.state_buffer = GODWIT_TRY(
+            sys::MappedRegion::create(buffer, 0, state_buffer_bytes, sys::MapMode::shared));
+        return parcel_.offer.descriptors.add("state", std::move(buffer));
+    }
+    Result<handover::Remaining> sync() override { return handover::Remaining{}; }
+
+    Status carry_paused() override {
+        state::SavedState saved = GODWIT_TRY(machine_.save());
+        GODWIT_TRY(saved.add(GODWIT_TRY(endpoints_.save())));
+        const std::string bytes = saved.encode();
+        if (bytes.size() > parcel_.state_buffer.size()) {
+            return Error(ErrorCode::resource_exhausted,
+                         "the state of " + std::to_string(bytes.size()) +
+                             " bytes exceeds its buffer");
+        }
+        std::memcpy(parcel_.state_buffer.data(), bytes.data(), bytes.size());
+        parcel_.take_over.state_bytes = bytes.size();
+        return ok();
+    }
+    Status settle() override { return ok(); }
+    void abort() noexcept override {}
+    [[nodiscard]] handover::CarriedResource carried() const override {
+        return {.resource = "state",
+                .carrier = "record",
+                .bytes_copied = parcel_.take_over.state_bytes};
+    }
+
+  private:
+    machine::Machine& machine_;
+    const Endpoints& endpoints_;
+    Parcel& parcel_;
+};
+
+/// The successor process at the other end of the socket.
+class Successor final : public handover::Destination {
+  public:
+    Successor(const sys::MessageSocket& socket, Parcel& parcel)
+        : socket_(socket), parcel_(parcel) {}
+
+    Status introduce(std::vector<std::string>& blockers) override {
+        hello_ = GODWIT_TRY(expect<Hello>(socket_, hello_timeout));
+        if (hello_.protocol != protocol_version) {
+            blockers.push_back("the successor speaks handover protocol " +
+                               std::to_string(hello_.protocol) + ", this build " +
+                               std::to_string(protocol_version));
+        }
+        return ok();
+    }
+    [[nodiscard]] std::string build_id() const override { return hello_.build_id; }
+
+    Status prepare(std::chrono::milliseconds timeout) override {
+        GODWIT_TRY(send(socket_, std::move(parcel_.offer)));
+        parcel_.offer = {};
+        GODWIT_TRY(expect<Prepared>(socket_, timeout));
+        return ok();
+    }
+
+    Status offer() override {
+        GODWIT_TRY(send(socket_, WireMessage(std::move(parcel_.take_over))));
+        return ok();
+    }
+
+    Result<handover::Resumed> await_resumed(std::chrono::milliseconds timeout) override {
+        const Running running = GODWIT_TRY(expect<Running>(socket_, timeout));
+        return handover::Resumed{
+            .ownership = {.owner = handover::InstanceId{hello_.instance}, .epoch = running.epoch},
+            .claimed_at = sys::Moment(sys::Nanoseconds(running.claimed_at_ns)),
+            .first_entry_at = sys::Moment(sys::Nanoseconds(running.first_entry_ns)),
+            .entered = running.first_entry_ns != 0};
+    }
+
+    Result<handover::Settled> settle(std::chrono::milliseconds timeout) override {
+        GODWIT_TRY(send(socket_, Settle{}));
+        const SettleAnswer answer = GODWIT_TRY(expect<SettleAnswer>(socket_, timeout));
+        return handover::Settled{.frames_sampled = answer.frames_sampled,
+                                 .frames_identical = answer.frames_identical};
+    }
+
+    void abort(const Error& reason) noexcept override {
+        discard(send(socket_, Abort{.reason = reason.to_string()}), "it may be gone already");
+    }
+
+  private:
+    const sys::MessageSocket& socket_;
+    Parcel& parcel_;
+    Hello hello_;
+};
+
+/// The part of the offer that needs no carrier.
+Status begin_offer(const SourceParts& parts, Parcel& parcel) {
+    const handover::Ownership now = parts.record.read();
+    parcel.offer.instance = parts.self.value;
+    parcel.offer.epoch = now.epoch;
+    parcel.offer.paused = !parts.machine.running();
+    parcel.offer.spec_json = machine::to_json(parts.machine.spec());
+    for (const state::SectionId& id : parts.machine.section_ids()) {
+        parcel.offer.sections.push_back({.name = id.name, .version = 1});
+    }
+    return parcel.offer.descriptors.add("owner", GODWIT_TRY(parts.record.fd().duplicate()));
+}
+
+} // namespace
+
+handover::Report run_source(SourceParts parts, const sys::MessageSocket& successor) {
+    handover::Report report{.machine = parts.machine.spec().name,
+                            .source_build_id = std::string(build_id()),
+                            .before = parts.record.read()};
+    Parcel parcel;
+    const Status begun = begin_offer(parts, parcel);
+    if (!begun.has_value()) {
+        report.after = report.before;
+        report.fail(handover::Outcome::rolled_back, "plan", "source", begun.error());
+        return report;
+    }
+    ExchangedMachine machine(parts.machine);
+    DescriptorCarrier descriptors(parts.machine, parcel);
+    EndpointCarrier endpoints(parts.endpoints, parcel);
+    StateCarrier state(parts.machine, parts.endpoints, parcel);
+    const std::array<handover::Carrier*, 3> carriers{&descriptors, &endpoints, &state};
+    Successor destination(successor, parcel);
+    report = handover::run_handover({.machine = machine,
+                                     .destination = destination,
+                                     .carriers = carriers,
+                                     .record = parts.record,
+                                     .self = parts.self,
+                                     .limits = parts.limits,
+                                     .clock = parts.clock,
+                                     .cancel = &parts.cancel,
+                                     .progress = std::move(parts.progress)},
+                                    std::move(report));
+    report.state_bytes = state.carried().bytes_copied;
+    return report;
+}
+
+} // namespace godwit::exchange

@@ -1,0 +1,49 @@
+#pragma once
+
+/// The present owner's end of an exchange in place: hands the machine to a successor process on the
+/// same host. Guest memory, disks, taps and consoles go over as descriptors, the rest as one saved
+/// state.
+///
+/// Steps and their undo: handover/engine.cpp. Thread rule: runs on a thread of its own, which is
+/// the machine's control thread until it returns.
+
+#include "exchange/wire.h"
+#include "handover/engine.h"
+#include "machine/machine.h"
+
+#include <atomic>
+#include <functional>
+
+namespace godwit::exchange {
+
+/// What else the process around the machine holds for it: consoles with their clients.
+class Endpoints {
+  public:
+    Endpoints() = default;
+    Endpoints(const Endpoints&) = delete;
+    Endpoints& operator=(const Endpoints&) = delete;
+    virtual ~Endpoints() = default;
+    /// Stops moving bytes, so that what is saved and what is in the sockets fit together.
+    virtual void freeze() = 0;
+    /// Undo of freeze().
+    virtual void thaw() = 0;
+    /// Duplicates of the descriptors that go over, and what must be known about them. While frozen.
+    [[nodiscard]] virtual Result<sys::FdManifest> descriptors() const = 0;
+    [[nodiscard]] virtual Result<state::Section> save() const = 0;
+};
+
+struct SourceParts {
+    machine::Machine& machine;
+    Endpoints& endpoints;
+    handover::OwnerRecord& record;
+    handover::InstanceId self;
+    handover::Limits limits;
+    const sys::Clock& clock;
+    const std::atomic<bool>& cancel;
+    std::function<void(handover::Phase)> progress;
+};
+
+/// Runs the exchange over `successor`. Whatever happened stands in the report.
+[[nodiscard]] handover::Report run_source(SourceParts parts, const sys::MessageSocket& successor);
+
+} // namespace godwit::exchange

@@ -1,0 +1,184 @@
+#include "exchange/wire.h"
+
+#include "state/handover.pb.h"
+
+namespace godwit::exchange {
+
+namespace {
+
+constexpr std::size_t sections_max = 4096;
+
+template <typename... Cases>
+struct Overloaded : Cases... {
+    using Cases::operator()...;
+};
+template <typename... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
+
+void put_names(const sys::FdManifest& manifest,
+               google::protobuf::RepeatedPtrField<std::string>& out) {
+    for (const std::string& name : manifest.names()) {
+        *out.Add() = name;
+    }
+}
+
+void put(const Hello& from, state::HandoverMessage& to) {
+    auto& hello = *to.mutable_hello();
+    hello.set_protocol(from.protocol);
+    hello.set_instance(from.instance);
+    hello.set_version(from.version);
+    hello.set_build_id(from.build_id);
+}
+
+void put(const Offer& from, state::HandoverMessage& to) {
+    auto& offer = *to.mutable_offer();
+    offer.set_protocol(from.protocol);
+    offer.set_instance(from.instance);
+    offer.set_epoch(from.epoch);
+    offer.set_paused(from.paused);
+    offer.set_spec_json(from.spec_json);
+    put_names(from.descriptors, *offer.mutable_descriptors());
+    for (const SectionKind& kind : from.sections) {
+        auto& section = *offer.add_sections();
+        section.set_name(kind.name);
+        section.set_version(kind.version);
+    }
+    for (const Frame& frame : from.frames) {
+        auto& sampled = *offer.add_frames();
+        sampled.set_page(frame.page);
+        sampled.set_host_frame(frame.host_frame);
+    }
+}
+
+void put(const TakeOver& from, state::HandoverMessage& to) {
+    auto& take_over = *to.mutable_take_over();
+    take_over.set_state_bytes(from.state_bytes);
+    put_names(from.descriptors, *take_over.mutable_descriptors());
+}
+
+void put(const Running& from, state::HandoverMessage& to) {
+    auto& running = *to.mutable_running();
+    running.set_epoch(from.epoch);
+    running.set_claimed_at_ns(from.claimed_at_ns);
+    running.set_first_entry_ns(from.first_entry_ns);
+}
+
+state::HandoverMessage to_proto(const WireMessage& message) {
+    state::HandoverMessage proto;
+    std::visit(Overloaded{
+                   [&](const Prepared&) { proto.mutable_prepared(); },
+                   [&](const Settle&) { proto.mutable_settle(); },
+                   [&](const SettleAnswer& from) {
+                       proto.mutable_settled()->set_frames_sampled(from.frames_sampled);
+                       proto.mutable_settled()->set_frames_identical(from.frames_identical);
+                   },
+                   [&](const Failed& from) {
+                       proto.mutable_failed()->set_code(static_cast<std::uint32_t>(from.code));
+                       proto.mutable_failed()->set_message(from.message);
+                   },
+                   [&](const Abort& from) { proto.mutable_abort()->set_reason(from.reason); },
+                   [&](const auto& from) { put(from, proto); },
+               },
+               message);
+    return proto;
+}
+
+} // namespace
+
+Status send(const sys::MessageSocket& socket, const WireMessage& message) {
+    std::vector<const sys::Fd*> fds;
+    if (const auto* offer = std::get_if<Offer>(&message)) {
+        fds = offer->descriptors.borrowed();
+    } else if (const auto* take_over = std::get_if<TakeOver>(&message)) {
+        fds = take_over->descriptors.borrowed();
+    }
+    return socket.send(to_proto(message).SerializeAsString(), fds);
+}
+
+namespace {
+
+Result<sys::FdManifest>
+take_descriptors(const google::protobuf::RepeatedPtrField<std::string>& names,
+                 std::vector<sys::Fd> fds) {
+    return sys::FdManifest::pair_up({names.begin(), names.end()}, std::move(fds));
+}
+
+Result<WireMessage> offer_from(const state::Offer& from, std::vector<sys::Fd> fds) {
+    if (from.sections_size() > static_cast<int>(sections_max) ||
+        from.frames_size() > static_cast<int>(frames_max)) {
+        return Error(ErrorCode::corrupt, "the offer names more sections or frames than its limits");
+    }
+    Offer offer{.protocol = from.protocol(),
+                .instance = from.instance(),
+                .epoch = from.epoch(),
+                .paused = from.paused(),
+                .spec_json = from.spec_json(),
+                .descriptors = GODWIT_TRY(take_descriptors(from.descriptors(), std::move(fds)))};
+    for (const state::SectionKind& kind : from.sections()) {
+        offer.sections.push_back({.name = kind.name(), .version = kind.version()});
+    }
+    for (const state::Frame& frame : from.frames()) {
+        offer.frames.push_back({.page = frame.page(), .host_frame = frame.host_frame()});
+    }
+    return WireMessage(std::move(offer));
+}
+
+ErrorCode code_from(std::uint32_t number) noexcept {
+    const auto code = static_cast<ErrorCode>(number);
+    return number <= 0xff && name_of(code) != "unknown" ? code : ErrorCode::internal;
+}
+
+} // namespace
+
+Result<WireMessage> decode(sys::Message packet) {
+    state::HandoverMessage proto;
+    if (!proto.ParseFromString(packet.bytes)) {
+        return Error(ErrorCode::corrupt, "the peer sent bytes that are no handover message");
+    }
+    using Body = state::HandoverMessage::BodyCase;
+    switch (proto.body_case()) {
+    case Body::kHello:
+        return WireMessage(Hello{.protocol = proto.hello().protocol(),
+                                 .instance = proto.hello().instance(),
+                                 .version = proto.hello().version(),
+                                 .build_id = proto.hello().build_id()});
+    case Body::kOffer:
+        return offer_from(proto.offer(), std::move(packet.fds));
+    case Body::kPrepared:
+        return WireMessage(Prepared{});
+    case Body::kTakeOver:
+        return WireMessage(TakeOver{.state_bytes = proto.take_over().state_bytes(),
+                                    .descriptors = GODWIT_TRY(take_descriptors(
+                                        proto.take_over().descriptors(), std::move(packet.fds)))});
+    case Body::kRunning:
+        return WireMessage(Running{.epoch = proto.running().epoch(),
+                                   .claimed_at_ns = proto.running().claimed_at_ns(),
+                                   .first_entry_ns = proto.running().first_entry_ns()});
+    case Body::kSettle:
+        return WireMessage(Settle{});
+    case Body::kSettled:
+        return WireMessage(SettleAnswer{.frames_sampled = proto.settled().frames_sampled(),
+                                        .frames_identical = proto.settled().frames_identical()});
+    case Body::kFailed:
+        return WireMessage(
+            Failed{.code = code_from(proto.failed().code()), .message = proto.failed().message()});
+    case Body::kAbort:
+        return WireMessage(Abort{.reason = proto.abort().reason()});
+    case Body::BODY_NOT_SET:
+        break;
+    }
+    return Error(ErrorCode::corrupt, "the peer sent an empty or unknown handover message");
+}
+
+Result<WireMessage> receive(const sys::MessageSocket& socket, std::chrono::milliseconds timeout) {
+    WireMessage message = GODWIT_TRY(decode(GODWIT_TRY(socket.receive(timeout))));
+    if (const auto* failed = std::get_if<Failed>(&message)) {
+        return Error(failed->code, failed->message);
+    }
+    if (const auto* abort = std::get_if<Abort>(&message)) {
+        return Error(ErrorCode::cancelled, "the other side gave up: " + abort->reason);
+    }
+    return message;
+}
+
+} // namespace godwit::exchange

@@ -1,0 +1,104 @@
+#pragma once
+
+/// The conversation of an exchange over one message socket (docs/formats/handover-wire.md).
+/// Everything received is checked: unknown messages, wrong order, limits. One thread per end.
+
+#include "base/error.h"
+#include "base/result.h"
+#include "sys/fd_manifest.h"
+#include "sys/unix_socket.h"
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace godwit::exchange {
+
+inline constexpr std::uint32_t protocol_version = 1;
+inline constexpr std::uint64_t state_buffer_bytes = 64ULL << 20U;
+inline constexpr std::size_t frames_max = 1024;
+
+struct Hello {
+    std::uint32_t protocol = protocol_version;
+    std::uint32_t instance = 0;
+    std::string version;
+    std::string build_id;
+};
+
+struct SectionKind {
+    std::string name;
+    std::uint32_t version = 0;
+};
+
+/// A sampled page of guest RAM (its index in the backing) and the host frame that holds it.
+struct Frame {
+    std::uint64_t page = 0;
+    std::uint64_t host_frame = 0;
+};
+
+struct Offer {
+    std::uint32_t protocol = protocol_version;
+    std::uint32_t instance = 0;
+    std::uint32_t epoch = 0;
+    /// The guest is paused on request and stays so at the destination.
+    bool paused = false;
+    std::string spec_json;
+    std::vector<SectionKind> sections;
+    std::vector<Frame> frames;
+    sys::FdManifest descriptors;
+};
+
+struct Prepared {};
+
+struct TakeOver {
+    std::uint64_t state_bytes = 0;
+    sys::FdManifest descriptors;
+};
+
+struct Running {
+    std::uint32_t epoch = 0;
+    std::int64_t claimed_at_ns = 0;
+    std::int64_t first_entry_ns = 0; ///< 0 if the guest is paused and was not entered.
+};
+
+struct Settle {};
+
+struct SettleAnswer {
+    std::uint32_t frames_sampled = 0;
+    std::uint32_t frames_identical = 0;
+};
+
+struct Failed {
+    ErrorCode code = ErrorCode::internal;
+    std::string message;
+};
+
+struct Abort {
+    std::string reason;
+};
+
+using WireMessage =
+    std::variant<Hello, Offer, Prepared, TakeOver, Running, Settle, SettleAnswer, Failed, Abort>;
+
+[[nodiscard]] Status send(const sys::MessageSocket& socket, const WireMessage& message);
+/// The next message. A Failed or Abort of the peer comes back as an Error, unless asked for.
+[[nodiscard]] Result<WireMessage> receive(const sys::MessageSocket& socket,
+                                          std::chrono::milliseconds timeout);
+/// Turns bytes and descriptors of one packet into a message; corrupt if they make none.
+[[nodiscard]] Result<WireMessage> decode(sys::Message packet);
+
+/// Receives and insists on one kind of message.
+template <typename Wanted>
+[[nodiscard]] Result<Wanted> expect(const sys::MessageSocket& socket,
+                                    std::chrono::milliseconds timeout) {
+    WireMessage message = GODWIT_TRY(receive(socket, timeout));
+    if (auto* wanted = std::get_if<Wanted>(&message)) {
+        return std::move(*wanted);
+    }
+    return Error(ErrorCode::corrupt,
+                 "the peer sent message " + std::to_string(message.index()) + " out of order");
+}
+
+} // namespace godwit::exchange

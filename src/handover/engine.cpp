@@ -1,0 +1,251 @@
+#include "handover/engine.h"
+
+#include "base/fault_point.h"
+#include "base/log.h"
+
+/// Steps of the source, each with its undo. Numbers stand in fault points ("handover.source.5") and
+/// names in reports.
+///
+///   #  step        phase    undo when a later step fails before the commit
+///   1  plan        plan     nothing was touched
+///   2  introduce   plan     tell the destination to forget
+///   3  prepare     prepare  carriers abort, destination forgets
+///   4  sync        sync     as 3
+///   5  quiesce     sync     devices work again
+///   6  pause       pause    the guest runs again
+///   7  carry       pause    as 6
+///   8  offer       commit   take the offer back: compare-and-swap on the owner record. Whoever
+///   wins
+///                           this swap owns the machine: the destination's claim is the POINT OF NO
+///                           RETURN
+///   9  resumed     resume   none; without an answer the machine is frozen, recoverable, never run
+///   here
+///  10  settle      settle   none; a failure is reported, the guest runs at the destination
+
+namespace godwit::handover {
+
+namespace {
+
+/// The run of one handover: which step it is at and what must be undone.
+class SourceRun {
+  public:
+    SourceRun(HandoverParts parts, Report report)
+        : parts_(std::move(parts)), report_(std::move(report)), times_(parts_.clock) {}
+
+    Report run() {
+        report_.before = parts_.record.read();
+        report_.after = report_.before;
+        Status before_commit = run_until_offer();
+        if (!before_commit.has_value()) {
+            roll_back(before_commit.error());
+        } else {
+            finish_commit();
+        }
+        times_.finish();
+        report_.take_times(times_);
+        return std::move(report_);
+    }
+
+  private:
+    Status run_until_offer() {
+        GODWIT_TRY(plan());
+        GODWIT_TRY(prepare());
+        GODWIT_TRY(sync());
+        GODWIT_TRY(pause());
+        return offer();
+    }
+
+    void enter(Phase phase, std::string_view step_name) {
+        if (phase != times_.current() || phase == Phase::plan) {
+            times_.enter(phase);
+            if (parts_.progress) {
+                parts_.progress(phase);
+            }
+        }
+        step(step_name);
+    }
+
+    void step(std::string_view name) {
+        step_ = name;
+        ++number_;
+        fault_point("handover.source." + std::to_string(number_));
+    }
+
+    Status check_cancel() const {
+        if (parts_.cancel != nullptr && parts_.cancel->load()) {
+            return Error(ErrorCode::cancelled, "cancelled on request");
+        }
+        return ok();
+    }
+
+    Status plan() {
+        enter(Phase::plan, "plan");
+        if (report_.before.owner != parts_.self) {
+            return Error(ErrorCode::conflict,
+                         "this process is not the owner of the machine, instance " +
+                             to_string(report_.before.owner) + " is");
+        }
+        report_.blockers = parts_.machine.blockers();
+        for (const Carrier* carrier : parts_.carriers) {
+            for (std::string& blocker : carrier->blockers()) {
+                report_.blockers.push_back(std::move(blocker));
+            }
+        }
+        step("introduce");
+        side_ = "destination";
+        introduced_ = true;
+        GODWIT_TRY(parts_.destination.introduce(report_.blockers));
+        side_ = "source";
+        report_.destination_build_id = parts_.destination.build_id();
+        if (!report_.blockers.empty()) {
+            std::string text = "the machine cannot be handed over: ";
+            for (const std::string& blocker : report_.blockers) {
+                text += (&blocker == &report_.blockers.front() ? "" : "; ") + blocker;
+            }
+            return Error(ErrorCode::conflict, std::move(text));
+        }
+        return check_cancel();
+    }
+
+    Status prepare() {
+        enter(Phase::prepare, "prepare");
+        for (Carrier* carrier : parts_.carriers) {
+            ++prepared_;
+            GODWIT_TRY(carrier->prepare().with_context(carrier->resource()));
+        }
+        side_ = "destination";
+        GODWIT_TRY(parts_.destination.prepare(parts_.limits.prepare_timeout));
+        side_ = "source";
+        return check_cancel();
+    }
+
+    Status sync() {
+        enter(Phase::sync, "sync");
+        for (std::uint32_t round = 1;; ++round) {
+            GODWIT_TRY(check_cancel());
+            Remaining all;
+            for (Carrier* carrier : parts_.carriers) {
+                const Remaining one = GODWIT_TRY(carrier->sync().with_context(carrier->resource()));
+                all.bytes += one.bytes;
+                all.bytes_per_second += one.bytes_per_second;
+            }
+            const SyncDecision decision = decide(all, round, parts_.limits);
+            if (decision == SyncDecision::give_up) {
+                return Error(ErrorCode::timeout,
+                             "after " + std::to_string(round) + " rounds " +
+                                 std::to_string(all.bytes) +
+                                 " bytes remain, more than fits the pause budget");
+            }
+            if (decision == SyncDecision::pause_now) {
+                break;
+            }
+        }
+        step("quiesce");
+        touched_ = true;
+        return parts_.machine.quiesce();
+    }
+
+    Status pause() {
+        enter(Phase::pause, "pause");
+        GODWIT_TRY(parts_.machine.pause());
+        step("carry");
+        for (Carrier* carrier : parts_.carriers) {
+            GODWIT_TRY(carrier->carry_paused().with_context(carrier->resource()));
+        }
+        return ok();
+    }
+
+    Status offer() {
+        enter(Phase::commit, "offer");
+        offered_ = true;
+        GODWIT_TRY(parts_.destination.offer());
+        step("resumed");
+        side_ = "destination";
+        resumed_ = GODWIT_TRY(parts_.destination.await_resumed(parts_.limits.commit_timeout));
+        return ok();
+    }
+
+    /// The guest runs at the destination: what is left is bookkeeping.
+    void finish_commit() {
+        report_.after = parts_.record.read();
+        report_.outcome = Outcome::done;
+        enter(Phase::settle, "settle");
+        if (resumed_.entered) {
+            report_.blackout_us =
+                sys::microseconds_between(parts_.machine.stopped_at(), resumed_.first_entry_at);
+            times_.shift(
+                Phase::commit, Phase::resume, resumed_.first_entry_at - resumed_.claimed_at);
+        }
+        for (Carrier* carrier : parts_.carriers) {
+            const Status settled = carrier->settle();
+            if (!settled.has_value()) {
+                log::warn(
+                    "settle_failed",
+                    {{"resource", carrier->resource()}, {"reason", settled.error().to_string()}});
+            }
+            report_.resources.push_back(carrier->carried());
+        }
+        const Result<Settled> checks = parts_.destination.settle(parts_.limits.prepare_timeout);
+        if (checks.has_value()) {
+            report_.frames_sampled = checks->frames_sampled;
+            report_.frames_identical = checks->frames_identical;
+        } else {
+            log::warn("settle_unanswered", {{"reason", checks.error().to_string()}});
+        }
+    }
+
+    void roll_back(const Error& error) {
+        if (offered_ && !take_offer_back(error)) {
+            return;
+        }
+        report_.fail(Outcome::rolled_back, step_, side_, error);
+        if (introduced_) {
+            parts_.destination.abort(error);
+        }
+        if (touched_) {
+            const Status resumed = parts_.machine.resume();
+            if (!resumed.has_value()) {
+                log::error("rollback_resume_failed", {{"reason", resumed.error().to_string()}});
+                report_.reason +=
+                    "; and the guest could not be resumed: " + resumed.error().to_string();
+            }
+        }
+        for (std::size_t i = prepared_; i > 0; --i) {
+            parts_.carriers[i - 1]->abort();
+        }
+    }
+
+    /// After the offer only the owner record tells who may run the guest. True if it is ours again.
+    bool take_offer_back(const Error& error) {
+        const auto mine = parts_.record.transfer(report_.before, parts_.self);
+        report_.after = parts_.record.read();
+        if (mine.has_value()) {
+            return true;
+        }
+        report_.fail(Outcome::failed_after_commit, step_, side_, error);
+        report_.reason += "; instance " + to_string(report_.after.owner) +
+                          " owns the machine since epoch " + std::to_string(report_.after.epoch) +
+                          ", so it does not run here again";
+        return false;
+    }
+
+    HandoverParts parts_;
+    Report report_;
+    PhaseTimes times_;
+    Resumed resumed_;
+    std::string_view step_;
+    std::string_view side_ = "source";
+    unsigned number_ = 0;
+    std::size_t prepared_ = 0;
+    bool introduced_ = false;
+    bool touched_ = false; ///< The machine may be quiesced or paused.
+    bool offered_ = false;
+};
+
+} // namespace
+
+Report run_handover(HandoverParts parts, Report report) {
+    return SourceRun(std::move(parts), std::move(report)).run();
+}
+
+} // namespace godwit::handover

@@ -1,0 +1,245 @@
+#include "handover/engine.h"
+
+#include <algorithm>
+
+namespace godwit::handover {
+namespace {
+
+const std::string machine_id = "6f1f2f43-2c5e-4c53-9f0e-000000000001";
+constexpr InstanceId source_id{0x11};
+constexpr InstanceId destination_id{0x22};
+
+/// A clock that moves one microsecond at each look.
+class StepClock final : public sys::Clock {
+  public:
+    [[nodiscard]] sys::Moment now() const noexcept override {
+        return sys::Moment(std::chrono::microseconds(++ticks_));
+    }
+    [[nodiscard]] std::int64_t unix_nanoseconds() const noexcept override { return 0; }
+
+  private:
+    mutable std::int64_t ticks_ = 0;
+};
+
+/// Every fallible call of a run goes through here; the n-th one fails.
+class Script {
+  public:
+    explicit Script(int failing) : failing_(failing) {}
+    Status call(std::string name) {
+        history.push_back(name);
+        if (++calls_ == failing_) {
+            return Error(ErrorCode::io, "injected at " + name);
+        }
+        return ok();
+    }
+    [[nodiscard]] int calls() const { return calls_; }
+    std::vector<std::string> history;
+
+  private:
+    int calls_ = 0;
+    int failing_;
+};
+
+OwnerRecord make_record() {
+    return GODWIT_MUST(OwnerRecord::create(machine_id, source_id));
+}
+
+enum class GuestAt : std::uint8_t { source, nowhere, destination };
+
+/// One guest and who runs it; two at once is the failure this project exists to prevent.
+struct World {
+    Script script;
+    OwnerRecord record = make_record();
+    GuestAt guest = GuestAt::source;
+    bool devices_quiet = false;
+    bool destination_aborted = false;
+    int prepared_carriers = 0;
+    int aborted_carriers = 0;
+    bool lose_answer = false;
+};
+
+class FakeMachine final : public SourceMachine {
+  public:
+    explicit FakeMachine(World& world) : world_(world) {}
+    std::vector<std::string> found_blockers;
+    [[nodiscard]] std::vector<std::string> blockers() const override { return found_blockers; }
+    Status quiesce() override {
+        world_.devices_quiet = true;
+        return world_.script.call("quiesce");
+    }
+    Status pause() override {
+        world_.guest = GuestAt::nowhere;
+        return world_.script.call("pause");
+    }
+    Status resume() override {
+        EXPECT_NE(world_.guest, GuestAt::destination) << "the guest would run twice";
+        world_.guest = GuestAt::source;
+        world_.devices_quiet = false;
+        return ok();
+    }
+    [[nodiscard]] sys::Moment stopped_at() const override {
+        return sys::Moment(std::chrono::microseconds(0));
+    }
+
+  private:
+    World& world_;
+};
+
+class FakeDestination final : public Destination {
+  public:
+    explicit FakeDestination(World& world) : world_(world) {}
+    Status introduce(std::vector<std::string>&) override { return world_.script.call("introduce"); }
+    [[nodiscard]] std::string build_id() const override { return "new"; }
+    Status prepare(std::chrono::milliseconds) override {
+        return world_.script.call("destination prepare");
+    }
+    Status offer() override {
+        GODWIT_TRY(world_.script.call("offer"));
+        Status loaded = world_.script.call("destination load");
+        if (!loaded.has_value()) {
+            return ok(); // It dies silently; the source only finds that no answer comes.
+        }
+        claimed_ = world_.record.transfer(world_.record.read(), destination_id).has_value();
+        if (claimed_) {
+            EXPECT_EQ(world_.guest, GuestAt::nowhere);
+            world_.guest = GuestAt::destination;
+        }
+        return ok();
+    }
+    Result<Resumed> await_resumed(std::chrono::milliseconds) override {
+        if (!claimed_ || world_.lose_answer) {
+            return Error(ErrorCode::timeout, "no answer");
+        }
+        return Resumed{.ownership = world_.record.read(),
+                       .claimed_at = sys::Moment(std::chrono::microseconds(400)),
+                       .first_entry_at = sys::Moment(std::chrono::microseconds(500))};
+    }
+    Result<Settled> settle(std::chrono::milliseconds) override {
+        return Settled{.frames_sampled = 8, .frames_identical = 8};
+    }
+    void abort(const Error&) noexcept override { world_.destination_aborted = true; }
+
+  private:
+    World& world_;
+    bool claimed_ = false;
+};
+
+class FakeCarrier final : public Carrier {
+  public:
+    explicit FakeCarrier(World& world) : world_(world) {}
+    [[nodiscard]] std::string_view resource() const noexcept override { return "memory"; }
+    [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
+    Status prepare() override {
+        ++world_.prepared_carriers;
+        return world_.script.call("carrier prepare");
+    }
+    Result<Remaining> sync() override {
+        GODWIT_TRY(world_.script.call("carrier sync"));
+        return rounds_left_-- > 0 ? Remaining{.bytes = 1U << 30U, .bytes_per_second = 1}
+                                  : Remaining{};
+    }
+    Status carry_paused() override { return world_.script.call("carrier carry"); }
+    Status settle() override { return ok(); }
+    void abort() noexcept override { ++world_.aborted_carriers; }
+    [[nodiscard]] CarriedResource carried() const override {
+        return {.resource = "memory", .carrier = "pointer"};
+    }
+
+  private:
+    World& world_;
+    int rounds_left_ = 2;
+};
+
+Report run(World& world,
+           const std::vector<std::string>& blockers = {},
+           const std::atomic<bool>* cancel = nullptr) {
+    FakeMachine machine(world);
+    machine.found_blockers = blockers;
+    FakeDestination destination(world);
+    FakeCarrier carrier(world);
+    Carrier* const carriers[] = {&carrier};
+    const StepClock clock;
+    return run_handover({.machine = machine,
+                         .destination = destination,
+                         .carriers = carriers,
+                         .record = world.record,
+                         .self = source_id,
+                         .limits = {},
+                         .clock = clock,
+                         .cancel = cancel,
+                         .progress = {}},
+                        Report{.machine = "m"});
+}
+
+TEST(Engine, undisturbed_run_moves_the_guest) {
+    World world{.script = Script(0)};
+    const Report report = run(world);
+    EXPECT_EQ(report.outcome, Outcome::done);
+    EXPECT_EQ(world.guest, GuestAt::destination);
+    EXPECT_EQ(report.after, (Ownership{.owner = destination_id, .epoch = 2}));
+    EXPECT_EQ(report.blackout_us, 500);
+    EXPECT_EQ(report.frames_identical, 8U);
+    EXPECT_EQ(report.phase_us[static_cast<std::size_t>(Phase::resume)] > 0, true);
+}
+
+// Requirement X-7: whichever fallible call fails, the guest runs at the source and nothing
+// temporary is left.
+TEST(Engine, every_failure_before_the_commit_rolls_back) {
+    World undisturbed{.script = Script(0)};
+    ASSERT_EQ(run(undisturbed).outcome, Outcome::done);
+    const int calls = undisturbed.script.calls();
+    ASSERT_GT(calls, 8);
+    for (int failing = 1; failing <= calls; ++failing) {
+        World world{.script = Script(failing)};
+        const Report report = run(world);
+        SCOPED_TRACE(world.script.history.back());
+        EXPECT_EQ(report.outcome, Outcome::rolled_back);
+        EXPECT_EQ(world.guest, GuestAt::source);
+        EXPECT_FALSE(world.devices_quiet);
+        EXPECT_EQ(world.record.read().owner, source_id);
+        EXPECT_EQ(world.prepared_carriers, world.aborted_carriers);
+        EXPECT_TRUE(world.destination_aborted);
+        EXPECT_FALSE(report.reason.empty());
+        EXPECT_FALSE(report.failed_step.empty());
+    }
+}
+
+// A lost last answer leaves the guest where it was claimed, never running twice (design section 5).
+TEST(Engine, lost_answer_after_the_claim_never_resumes_the_source) {
+    World world{.script = Script(0)};
+    world.lose_answer = true;
+    const Report report = run(world);
+    EXPECT_EQ(report.outcome, Outcome::failed_after_commit);
+    EXPECT_EQ(world.guest, GuestAt::destination);
+    EXPECT_EQ(world.record.read().owner, destination_id);
+}
+
+TEST(Engine, blockers_stop_in_plan_with_nothing_touched) {
+    World world{.script = Script(0)};
+    const Report report = run(world, {"a device cannot be saved", "another"});
+    EXPECT_EQ(report.outcome, Outcome::rolled_back);
+    EXPECT_EQ(report.blockers.size(), 2U);
+    EXPECT_EQ(world.prepared_carriers, 0);
+    EXPECT_NE(report.reason.find("a device cannot be saved; another"), std::string::npos);
+}
+
+TEST(Engine, cancel_is_obeyed_before_the_pause) {
+    World world{.script = Script(0)};
+    const std::atomic<bool> cancel{true};
+    const Report report = run(world, {}, &cancel);
+    EXPECT_EQ(report.outcome, Outcome::rolled_back);
+    EXPECT_EQ(report.error_code, "cancelled");
+    EXPECT_EQ(world.guest, GuestAt::source);
+}
+
+TEST(Engine, stale_owner_is_refused) {
+    World world{.script = Script(0)};
+    ASSERT_TRUE(world.record.transfer(world.record.read(), destination_id).has_value());
+    const Report report = run(world);
+    EXPECT_EQ(report.outcome, Outcome::rolled_back);
+    EXPECT_EQ(report.failed_step, "plan");
+    EXPECT_EQ(report.error_code, "conflict");
+}
+
+} // namespace
+} // namespace godwit::handover

@@ -1,0 +1,87 @@
+#pragma once
+
+/// The control socket of a VMM process: JSON requests in packets, JSON answers and events back
+/// (docs/formats/vmm-control.md). Nobody but the user the process runs as is served.
+///
+/// Thread rule: the loop's thread; a Reply may be answered from any thread.
+
+#include "base/result.h"
+#include "sys/event_loop.h"
+#include "sys/unix_socket.h"
+
+#include <nlohmann/json.hpp>
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace godwit::vmm {
+
+inline constexpr std::size_t control_connections_max = 16;
+inline constexpr std::size_t control_request_bytes_max = 64 * 1024;
+
+class ControlServer {
+  public:
+    /// The way back to whoever asked. Answered at most once; unanswered ones are answered with an
+    /// error.
+    class Reply {
+      public:
+        Reply(ControlServer& server, std::uint64_t connection, nlohmann::json id)
+            : server_(&server), connection_(connection), id_(std::move(id)) {}
+        void result(const nlohmann::json& value) const;
+        void error(const Error& error) const;
+        [[nodiscard]] std::uint64_t connection() const noexcept { return connection_; }
+
+      private:
+        void answer(nlohmann::json message) const;
+        ControlServer* server_;
+        std::uint64_t connection_;
+        nlohmann::json id_;
+    };
+
+    struct Request {
+        std::string method;
+        nlohmann::json params;
+        std::vector<sys::Fd> fds;
+        Reply reply;
+    };
+    using Handler = std::function<void(Request)>;
+
+    [[nodiscard]] static Result<std::unique_ptr<ControlServer>>
+    create(sys::EventLoop& loop, const std::string& path, Handler handler);
+    ControlServer(const ControlServer&) = delete;
+    ControlServer& operator=(const ControlServer&) = delete;
+    ~ControlServer() = default;
+
+    /// From now on this connection gets events.
+    void subscribe(std::uint64_t connection);
+    /// Sends an event to all who subscribed.
+    void broadcast(const nlohmann::json& event);
+
+  private:
+    struct Connection {
+        std::uint64_t id = 0;
+        sys::MessageSocket socket;
+        sys::EventLoop::Handle watch;
+        bool subscribed = false;
+    };
+
+    ControlServer(sys::EventLoop& loop, sys::Listener listener, Handler handler)
+        : loop_(loop), listener_(std::move(listener)), handler_(std::move(handler)) {}
+    void accept_connection();
+    void serve(std::uint64_t id);
+    void handle(Connection& connection, sys::Message message);
+    void send(std::uint64_t id, const std::string& text);
+    [[nodiscard]] std::list<Connection>::iterator find(std::uint64_t id);
+
+    sys::EventLoop& loop_;
+    sys::Listener listener_;
+    Handler handler_;
+    sys::EventLoop::Handle listen_watch_;
+    std::list<Connection> connections_;
+    std::uint64_t next_id_ = 1;
+};
+
+} // namespace godwit::vmm

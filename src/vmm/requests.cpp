@@ -1,0 +1,184 @@
+#include "base/version.h"
+#include "vmm/service.h"
+
+#include <unistd.h>
+
+namespace godwit::vmm {
+
+std::string_view name_of(Role role) noexcept {
+    switch (role) {
+    case Role::owner:
+        return "owner";
+    case Role::successor:
+        return "successor";
+    case Role::retired:
+        return "retired";
+    }
+    return "unknown";
+}
+
+std::string_view name_of(RunState state) noexcept {
+    switch (state) {
+    case RunState::building:
+        return "building";
+    case RunState::running:
+        return "running";
+    case RunState::paused:
+        return "paused";
+    case RunState::stopped:
+        return "stopped";
+    case RunState::frozen:
+        return "frozen";
+    }
+    return "unknown";
+}
+
+namespace {
+
+bool bool_of(const nlohmann::json& params, const char* key) {
+    return params.contains(key) && params[key].is_boolean() && params[key].get<bool>();
+}
+
+/// A parameter that must be there and be a text.
+Result<std::string> text_of(const nlohmann::json& params, const char* key) {
+    if (!params.contains(key) || !params[key].is_string()) {
+        return Error(ErrorCode::invalid_argument,
+                     std::string("the parameter \"") + key + "\" must be a text");
+    }
+    return params[key].get<std::string>();
+}
+
+Result<std::uint64_t> number_of(const nlohmann::json& params, const char* key) {
+    if (!params.contains(key) || !params[key].is_number_unsigned()) {
+        return Error(ErrorCode::invalid_argument,
+                     std::string("the parameter \"") + key + "\" must be a number not below 0");
+    }
+    return params[key].get<std::uint64_t>();
+}
+
+void answer(const ControlServer::Reply& reply, const Status& status) {
+    if (status.has_value()) {
+        reply.result(nlohmann::json::object());
+    } else {
+        reply.error(status.error());
+    }
+}
+
+} // namespace
+
+Status Service::check_owner() const {
+    if (role_ != Role::owner || !machine_) {
+        return Error(ErrorCode::conflict, "this process does not own the machine");
+    }
+    if (!job_name_.empty() && job_name_ != "settle") {
+        return Error(ErrorCode::busy,
+                     "'" + job_name_ + "' is running: wait for its end or cancel it");
+    }
+    return ok();
+}
+
+nlohmann::json Service::status_json() const {
+    const auto up = std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_at_);
+    return {
+        {"name", options_.machine},
+        {"id", machine_ ? machine_->spec().id : ""},
+        {"role", name_of(role_)},
+        {"state", name_of(state_)},
+        {"job", job_name_},
+        {"pid", ::getpid()},
+        {"instance", handover::to_string(options_.instance)},
+        {"build_id", build_id()},
+        {"version", version()},
+        {"epoch", record_ ? record_->read().epoch : 0},
+        {"uptime_s", up.count()},
+    };
+}
+
+nlohmann::json Service::info_json() const {
+    nlohmann::json info = status_json();
+    if (machine_) {
+        info["spec"] = nlohmann::json::parse(machine::to_json(machine_->spec()), nullptr, false);
+        info["statistics"] = nlohmann::json::parse(machine_->statistics_json(), nullptr, false);
+        info["consoles"] = consoles_->paths();
+    }
+    return info;
+}
+
+Status Service::pause_guest() {
+    GODWIT_TRY(check_owner());
+    GODWIT_TRY(machine_->pause());
+    set_state(RunState::paused);
+    return ok();
+}
+
+Status Service::resume_guest() {
+    GODWIT_TRY(check_owner());
+    GODWIT_TRY(machine_->start());
+    set_state(RunState::running);
+    return ok();
+}
+
+Status Service::stop_guest(bool force) {
+    if (force) {
+        if (!job_name_.empty() && job_name_ != "settle" && role_ == Role::owner) {
+            return Error(ErrorCode::busy,
+                         "'" + job_name_ + "' is running: wait for its end or cancel it");
+        }
+        control_->broadcast(
+            {{"event", "stopped"}, {"reason", "killed"}, {"detail", "stopped by force"}});
+        set_state(RunState::stopped);
+        end(0);
+        return ok();
+    }
+    GODWIT_TRY(check_owner());
+    if (state_ != RunState::running) {
+        return Error(
+            ErrorCode::conflict,
+            "the guest is paused and cannot obey its power button: resume it, or use --force");
+    }
+    return machine_->press_power_button();
+}
+
+void Service::handle(ControlServer::Request request) {
+    const ControlServer::Reply reply = request.reply;
+    const std::string& method = request.method;
+    if (method == "status") {
+        reply.result(status_json());
+    } else if (method == "info") {
+        reply.result(info_json());
+    } else if (method == "subscribe") {
+        control_->subscribe(reply.connection());
+        reply.result(nlohmann::json::object());
+    } else if (method == "pause") {
+        answer(reply, pause_guest());
+    } else if (method == "resume") {
+        answer(reply, resume_guest());
+    } else if (method == "stop") {
+        answer(reply, stop_guest(bool_of(request.params, "force")));
+    } else if (method == "exchange") {
+        start_exchange(std::move(request));
+    } else if (method == "snapshot") {
+        start_snapshot(std::move(request));
+    } else if (method == "cancel") {
+        cancel_.store(true);
+        reply.result({{"job", job_name_}});
+    } else if (method == "refresh_disk") {
+        const auto disk = text_of(request.params, "disk");
+        const Status owner = check_owner();
+        answer(reply,
+               !owner.has_value()  ? owner
+               : !disk.has_value() ? Status(disk.error())
+                                   : machine_->refresh_disk(*disk));
+    } else if (method == "set_balloon") {
+        const auto bytes = number_of(request.params, "bytes");
+        const Status owner = check_owner();
+        answer(reply,
+               !owner.has_value()   ? owner
+               : !bytes.has_value() ? Status(bytes.error())
+                                    : machine_->set_balloon(*bytes));
+    } else {
+        reply.error(Error(ErrorCode::not_found, "there is no method '" + method + "'"));
+    }
+}
+
+} // namespace godwit::vmm

@@ -1,0 +1,321 @@
+#include "vmm/service.h"
+
+#include "base/log.h"
+#include "memory/ram_file.h"
+#include "vmm/snapshot.h"
+
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <csignal>
+
+namespace godwit::vmm {
+
+Result<std::unique_ptr<Service>> Service::create(Options options, const sys::Clock& clock) {
+    std::unique_ptr<Service> service(new Service(std::move(options), clock));
+    service->started_at_ = clock.now();
+    service->role_ = service->options_.incoming_fd >= 0 ? Role::successor : Role::owner;
+    service->loop_ = GODWIT_TRY(sys::EventLoop::create());
+    GODWIT_TRY(service->watch_signals());
+    service->control_ = GODWIT_TRY(ControlServer::create(
+        *service->loop_, service->options_.control_path(), [raw = service.get()](auto request) {
+            raw->handle(std::move(request));
+        }));
+    return service;
+}
+
+Service::~Service() {
+    if (job_.joinable()) {
+        cancel_.store(true);
+        job_.join();
+    }
+    // The guest goes before the consoles its output ends in.
+    machine_.reset();
+}
+
+/// SIGTERM asks the guest to power off, a second one ends it; SIGINT ends it at once.
+Status Service::watch_signals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    if (::pthread_sigmask(SIG_BLOCK, &signals, nullptr) != 0) {
+        return Error(ErrorCode::internal, "block signals");
+    }
+    signal_fd_ = sys::Fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!signal_fd_.valid()) {
+        return Error::from_errno(errno, "watch signals");
+    }
+    signal_watch_ =
+        GODWIT_TRY(loop_->watch(signal_fd_, EPOLLIN, [this, asked = false](std::uint32_t) mutable {
+            signalfd_siginfo info{};
+            if (::read(signal_fd_.raw(), &info, sizeof(info)) !=
+                static_cast<ssize_t>(sizeof(info))) {
+                return;
+            }
+            const bool force = asked || info.ssi_signo == SIGINT || !stop_guest(false).has_value();
+            asked = true;
+            if (force) {
+                log::info("ending_on_signal", {{"signal", info.ssi_signo}});
+                end(1);
+            }
+        }));
+    return ok();
+}
+
+int Service::run() {
+    const Status begun = begin();
+    if (!begun.has_value()) {
+        log::error("start_failed", {{"reason", begun.error().to_string()}});
+        tell_ready(begun);
+        return 1;
+    }
+    const Status served = loop_->run();
+    if (!served.has_value()) {
+        log::error("control_loop_failed", {{"reason", served.error().to_string()}});
+        return 1;
+    }
+    return exit_code_;
+}
+
+Status Service::begin() {
+    if (options_.incoming_fd >= 0) {
+        return begin_incoming();
+    }
+    GODWIT_TRY(options_.restore_directory.empty() ? begin_fresh() : begin_restored());
+    GODWIT_TRY(consoles_->listen(options_.machine_directory()));
+    GODWIT_TRY(machine_->start());
+    set_state(RunState::running);
+    tell_ready(ok());
+    return ok();
+}
+
+void Service::tell_ready(const Status& status) {
+    if (options_.ready_fd < 0) {
+        return;
+    }
+    const sys::Fd fd(std::exchange(options_.ready_fd, -1));
+    nlohmann::json line = {{"ok", true}};
+    if (!status.has_value()) {
+        line = {
+            {"error",
+             {{"code", name_of(status.error().code())}, {"message", status.error().to_string()}}}};
+    }
+    const std::string text =
+        line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    discard(sys::write_all(fd, std::as_bytes(std::span(text))), "whoever started us has gone");
+}
+
+Status Service::own_new_machine(machine::MachineSpec spec) {
+    record_ = GODWIT_TRY(handover::OwnerRecord::create(spec.id, options_.instance));
+    make_consoles(spec);
+    return ok();
+}
+
+Status Service::begin_fresh() {
+    const std::string text =
+        GODWIT_TRY(sys::read_file(options_.spec_path, machine::spec_json_bytes_max));
+    machine::MachineSpec spec =
+        GODWIT_TRY(machine::parse_machine_spec(text).with_context(options_.spec_path));
+    machine::Resources resources = GODWIT_TRY(machine::open_resources(spec));
+    GODWIT_TRY(own_new_machine(spec));
+    machine_ = GODWIT_TRY(machine::Machine::build(
+        spec, std::move(resources), machine::RamMapping::shared, machine_events(), clock_));
+    return machine_->boot();
+}
+
+namespace {
+
+/// RAM of a restored machine: the snapshot's own file, mapped copy-on-write, or a shared copy of
+/// it.
+Result<sys::Fd> ram_of(Snapshot& snapshot, bool copy) {
+    if (!copy) {
+        return std::move(snapshot.ram);
+    }
+    memory::RamSpec spec = snapshot.spec.memory;
+    auto backing = GODWIT_TRY(memory::RamBacking::create(snapshot.spec.name, spec));
+    GODWIT_TRY(memory::copy_ram(snapshot.ram, backing.fd(), spec.bytes));
+    return backing.fd().duplicate();
+}
+
+} // namespace
+
+Status Service::begin_restored() {
+    Snapshot snapshot = GODWIT_TRY(read_snapshot(options_.restore_directory));
+    snapshot.spec.name = options_.machine;
+    machine::Resources resources = GODWIT_TRY(machine::open_resources_except_ram(snapshot.spec));
+    resources.push_back(
+        {.name = "ram", .fd = GODWIT_TRY(ram_of(snapshot, options_.restore_copies_ram))});
+    GODWIT_TRY(own_new_machine(snapshot.spec));
+    ram_is_private_ = !options_.restore_copies_ram;
+    const auto mapping =
+        ram_is_private_ ? machine::RamMapping::private_copy : machine::RamMapping::shared;
+    machine_ = GODWIT_TRY(machine::Machine::build(
+        snapshot.spec, std::move(resources), mapping, machine_events(), clock_));
+    return machine_->load(std::move(snapshot.state), machine::Machine::ClockPolicy::frozen);
+}
+
+Status Service::begin_incoming() {
+    auto source =
+        std::make_shared<sys::MessageSocket>(sys::Fd(std::exchange(options_.incoming_fd, -1)));
+    tell_ready(ok());
+    start_job("takeover", [this, source] {
+        auto result = exchange::run_destination(
+            {.self = options_.instance,
+             .events = machine_events(),
+             .adopt_endpoints =
+                 [this](const machine::MachineSpec& spec,
+                        state::Section section,
+                        sys::FdManifest descriptors) {
+                     make_consoles(spec);
+                     return consoles_->adopt(std::move(section), std::move(descriptors));
+                 },
+             .clock = clock_},
+            *source);
+        // Functions kept by the loop must be copyable or moved; the pair is moved through a shared
+        // pointer.
+        auto kept = std::make_shared<decltype(result)>(std::move(result));
+        loop_->post([this, kept, source] { taken(std::move(*kept), source); });
+    });
+    return ok();
+}
+
+/// The successor's job has ended, on the loop's thread.
+void Service::taken(Result<std::pair<exchange::TakenMachine, std::vector<exchange::Frame>>> result,
+                    std::shared_ptr<sys::MessageSocket> source) {
+    job_name_.clear();
+    if (!result.has_value()) {
+        log::error("takeover_failed", {{"reason", result.error().to_string()}});
+        end(1);
+        return;
+    }
+    auto& [taken, frames] = *result;
+    machine_ = std::move(taken.machine);
+    record_ = std::move(taken.record);
+    role_ = Role::owner;
+    set_state(taken.paused ? RunState::paused : RunState::running);
+    log::info("taken_over", {{"machine", options_.machine}, {"epoch", taken.ownership.epoch}});
+    const Status listening = consoles_->listen(options_.machine_directory());
+    if (!listening.has_value()) {
+        log::error("console_listen_failed", {{"reason", listening.error().to_string()}});
+    }
+    start_job("settle", [this, source, sampled = std::move(frames)] {
+        exchange::answer_settle(*machine_, sampled, *source);
+        loop_->post([this] { job_name_.clear(); });
+    });
+    consoles_->thaw_here();
+}
+
+void Service::make_consoles(const machine::MachineSpec& spec) {
+    consoles_ = std::make_unique<Consoles>(
+        *loop_,
+        spec,
+        [this](std::string_view port, std::span<const std::byte> bytes) -> std::size_t {
+            return machine_ ? machine_->console_input(port, bytes) : 0;
+        });
+}
+
+machine::MachineEvents Service::machine_events() {
+    return {
+        .stopped =
+            [this](machine::StopReason reason, std::string detail) {
+                loop_->post(
+                    [this, reason, text = std::move(detail)] { guest_stopped(reason, text); });
+            },
+        .console_output =
+            [this](std::string_view port, std::span<const std::byte> bytes) {
+                consoles_->write(port, bytes);
+            },
+        .console_ready =
+            [this](std::string_view port) {
+                loop_->post([this, name = std::string(port)] { consoles_->input_ready(name); });
+            },
+        .disk_error =
+            [this](std::string_view disk, std::string detail) {
+                loop_->post([this, name = std::string(disk), text = std::move(detail)] {
+                    control_->broadcast(
+                        {{"event", "disk_error"}, {"disk", name}, {"message", text}});
+                });
+            },
+    };
+}
+
+namespace {
+
+std::string_view name_of(machine::StopReason reason) noexcept {
+    switch (reason) {
+    case machine::StopReason::powered_off:
+        return "powered_off";
+    case machine::StopReason::rebooted:
+        return "rebooted";
+    case machine::StopReason::triple_fault:
+        return "triple_fault";
+    case machine::StopReason::internal_error:
+        return "internal_error";
+    }
+    return "unknown";
+}
+
+} // namespace
+
+void Service::guest_stopped(machine::StopReason reason, const std::string& detail) {
+    if (role_ == Role::retired || state_ == RunState::stopped) {
+        return;
+    }
+    if (reason == machine::StopReason::rebooted) {
+        const Status again = reboot();
+        if (again.has_value()) {
+            control_->broadcast({{"event", "rebooted"}});
+            return;
+        }
+        log::error("reboot_failed", {{"reason", again.error().to_string()}});
+    }
+    set_state(RunState::stopped);
+    log::info("guest_stopped", {{"reason", name_of(reason)}, {"detail", detail}});
+    control_->broadcast({{"event", "stopped"}, {"reason", name_of(reason)}, {"detail", detail}});
+    end(reason == machine::StopReason::powered_off ? 0 : 1);
+}
+
+/// The same machine from its kernel again, over the same open files.
+Status Service::reboot() {
+    if (job_name_ == "settle") {
+        job_.join();
+        job_name_.clear();
+    }
+    if (!job_name_.empty()) {
+        return Error(ErrorCode::busy, "the guest rebooted while '" + job_name_ + "' was running");
+    }
+    machine::Resources resources = GODWIT_TRY(machine_->duplicate_resources());
+    const machine::MachineSpec spec = machine_->spec();
+    machine_.reset();
+    const auto mapping =
+        ram_is_private_ ? machine::RamMapping::private_copy : machine::RamMapping::shared;
+    machine_ = GODWIT_TRY(
+        machine::Machine::build(spec, std::move(resources), mapping, machine_events(), clock_));
+    GODWIT_TRY(machine_->boot());
+    GODWIT_TRY(machine_->start());
+    set_state(RunState::running);
+    return ok();
+}
+
+void Service::set_state(RunState state) {
+    if (state_ != state) {
+        state_ = state;
+        control_->broadcast({{"event", "state"}, {"state", name_of(state)}});
+    }
+}
+
+void Service::end(int exit_code) {
+    exit_code_ = exit_code;
+    if (consoles_) {
+        consoles_->flush_all();
+        consoles_->close();
+    }
+    // After the answers and events posted so far.
+    loop_->post([this] { loop_->stop(); });
+}
+
+} // namespace godwit::vmm

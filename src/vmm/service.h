@@ -1,0 +1,107 @@
+#pragma once
+
+/// The life of one godwit-vmm process: it makes, restores or takes over a machine, serves its
+/// control socket and consoles, hands the machine over, and ends with the guest.
+///
+///   role        state                        becomes
+///   owner       building -> running <-> paused   retired after a handover; ends with the guest
+///   successor   building                     owner when the machine has been claimed; ends on
+///   failure retired     -                            ends at once; frozen only if the commit went
+///   unanswered
+///
+/// Thread rule: run() is called once and its thread is the control loop. Long work (exchange,
+/// snapshot) runs on one job thread at a time, which is the machine's control thread meanwhile.
+
+#include "base/result.h"
+#include "exchange/destination.h"
+#include "exchange/source.h"
+#include "machine/machine.h"
+#include "sys/clock.h"
+#include "sys/event_loop.h"
+#include "vmm/consoles.h"
+#include "vmm/control_server.h"
+#include "vmm/options.h"
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+namespace godwit::vmm {
+
+enum class Role : std::uint8_t { owner, successor, retired };
+enum class RunState : std::uint8_t { building, running, paused, stopped, frozen };
+[[nodiscard]] std::string_view name_of(Role role) noexcept;
+[[nodiscard]] std::string_view name_of(RunState state) noexcept;
+
+class Service {
+  public:
+    [[nodiscard]] static Result<std::unique_ptr<Service>> create(Options options,
+                                                                 const sys::Clock& clock);
+    Service(const Service&) = delete;
+    Service& operator=(const Service&) = delete;
+    ~Service();
+
+    /// Serves until the process has nothing left to do; the value is its exit code.
+    [[nodiscard]] int run();
+
+  private:
+    Service(Options options, const sys::Clock& clock)
+        : options_(std::move(options)), clock_(clock) {}
+
+    // Coming into being (service.cpp).
+    [[nodiscard]] Status begin();
+    [[nodiscard]] Status begin_fresh();
+    [[nodiscard]] Status begin_restored();
+    [[nodiscard]] Status begin_incoming();
+    [[nodiscard]] Status watch_signals();
+    [[nodiscard]] Status own_new_machine(machine::MachineSpec spec);
+    void tell_ready(const Status& status);
+    void taken(Result<std::pair<exchange::TakenMachine, std::vector<exchange::Frame>>> result,
+               std::shared_ptr<sys::MessageSocket> source);
+    [[nodiscard]] machine::MachineEvents machine_events();
+    void make_consoles(const machine::MachineSpec& spec);
+    void guest_stopped(machine::StopReason reason, const std::string& detail);
+    [[nodiscard]] Status reboot();
+    void set_state(RunState state);
+    void end(int exit_code);
+
+    // Answering requests (requests.cpp).
+    void handle(ControlServer::Request request);
+    [[nodiscard]] nlohmann::json status_json() const;
+    [[nodiscard]] nlohmann::json info_json() const;
+    [[nodiscard]] Status pause_guest();
+    [[nodiscard]] Status resume_guest();
+    [[nodiscard]] Status stop_guest(bool force);
+    [[nodiscard]] Status check_owner() const;
+
+    // Long work (jobs.cpp).
+    void start_exchange(ControlServer::Request request);
+    void start_snapshot(ControlServer::Request request);
+    void exchanged(const handover::Report& report,
+                   const ControlServer::Reply& reply,
+                   bool successor_alive);
+    void start_job(std::string name, std::move_only_function<void()> body);
+
+    Options options_;
+    const sys::Clock& clock_;
+    sys::Moment started_at_;
+    std::unique_ptr<sys::EventLoop> loop_;
+    sys::Fd signal_fd_;
+    sys::EventLoop::Handle signal_watch_;
+    std::unique_ptr<ControlServer> control_;
+    std::optional<handover::OwnerRecord> record_;
+    Role role_ = Role::owner;
+    RunState state_ = RunState::building;
+    bool ram_is_private_ = false;
+    int exit_code_ = 0;
+    std::unique_ptr<Consoles> consoles_;
+    std::unique_ptr<machine::Machine> machine_;
+    std::string job_name_;
+    std::atomic<bool> cancel_{false};
+    std::jthread job_; ///< Last: it uses everything above.
+};
+
+} // namespace godwit::vmm
