@@ -18,6 +18,10 @@ case "${1:-}" in
     *) mode=given; files=("$@") ;;
 esac
 
+if ! command -v clang-tidy-19 >/dev/null; then
+    echo "clang-tidy: there is no clang-tidy-19 here, nothing was checked" >&2
+    exit 1
+fi
 [ -f $database/build.ninja ] || cmake --preset tidy >/dev/null
 ninja -C $database build.ninja >/dev/null
 # protoc's output and the tests' precompiled header have to exist; clang-tidy compiles the rest itself.
