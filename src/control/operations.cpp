@@ -210,7 +210,7 @@ void Operations::wait(std::uint64_t id,
                       Reply<std::string> reply) {
     const Operation* const operation = find(id);
     if (operation == nullptr || operation->state != OperationState::running ||
-        operation->revision > revision || waiters_.size() >= operation_waiters_max) {
+        operation->revision > revision || closed_ || waiters_.size() >= operation_waiters_max) {
         reply(describe(id));
         return;
     }
@@ -248,7 +248,9 @@ void Operations::changed(Operation& operation) {
 }
 
 void Operations::close() {
-    waiters_.clear();
+    closed_ = true;
+    std::list<Waiter> abandoned;
+    abandoned.swap(waiters_);
 }
 
 } // namespace godwit::control

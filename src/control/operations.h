@@ -79,6 +79,7 @@ class Operations {
     std::map<std::uint64_t, Operation> operations_;
     std::list<Waiter> waiters_;
     std::uint64_t last_id_ = 0;
+    bool closed_ = false;
 };
 
 } // namespace godwit::control

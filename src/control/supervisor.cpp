@@ -35,6 +35,12 @@ Supervisor::Supervisor(SupervisorParts parts)
 
 Supervisor::~Supervisor() = default;
 
+void Supervisor::let_go() {
+    // Out of sight first: what is answered while they go must not find half of them.
+    const auto exchanges = std::exchange(exchanges_, {});
+    const auto machines = std::exchange(machines_, {});
+}
+
 MachineEntry* Supervisor::find(const std::string& name) const {
     const auto found = machines_.find(name);
     return found == machines_.end() ? nullptr : found->second.get();

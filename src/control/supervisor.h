@@ -70,6 +70,8 @@ class Supervisor final : public VmmWatcher {
     /// Passes a request on to the owner of a machine that is not busy with an operation.
     void ask(const std::string& name, std::string_view method, const Json& params, Reply<Json> reply);
 
+    /// Lets go of all machines, which run on; whoever waits for them gets "cancelled".
+    void let_go();
     [[nodiscard]] std::size_t machine_count() const noexcept { return machines_.size(); }
     [[nodiscard]] std::map<std::string, std::uint64_t> count_by_state() const;
 

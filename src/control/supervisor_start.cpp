@@ -129,6 +129,7 @@ void Supervisor::started(const std::string& name, std::uint64_t operation, Statu
                 return;
             }
             up->starting = false;
+            up->operation = 0;
             announce_state(*up);
             parts_.events.append("started", name, {{"operation", operation}});
             parts_.operations.succeed(operation, summary(*up));
