@@ -52,15 +52,18 @@ Status ExchangeRun::launch() {
                             .incoming = &successor_end.fd(),
                             .ready_time_max = successor_ready_time_max};
     const std::weak_ptr<ExchangeRun> weak = weak_from_this();
-    successor_ = GODWIT_TRY(VmmInstance::launch(supervisor_.parts_.loop,
-                                                supervisor_.parts_.run,
-                                                options,
-                                                supervisor_,
-                                                Reply<void>([weak](const Status& outcome) {
-                                                    if (const auto self = weak.lock()) {
-                                                        self->successor_ready(outcome);
-                                                    }
-                                                })));
+    Reply<void> ready([weak](const Status& outcome) {
+        if (const auto self = weak.lock()) {
+            self->successor_ready(outcome);
+        }
+    });
+    Result<std::shared_ptr<VmmInstance>> successor = VmmInstance::launch(
+        supervisor_.parts_.loop, supervisor_.parts_.run, options, supervisor_, ready);
+    if (!successor.has_value()) {
+        ready.dismiss();
+        return std::move(successor.error());
+    }
+    successor_ = std::move(*successor);
     entry.others.push_back(successor_);
     source_end_ = std::move(source_end).take();
     return ok();

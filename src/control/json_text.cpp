@@ -34,6 +34,17 @@ std::size_t depth_of(std::string_view text) noexcept {
     return deepest;
 }
 
+/// A number not below 0; the library keeps parsed ones unsigned and assigned ones signed.
+std::optional<std::uint64_t> whole_number(const Json& value) {
+    if (value.is_number_unsigned()) {
+        return value.get<std::uint64_t>();
+    }
+    if (value.is_number_integer() && value.get<std::int64_t>() >= 0) {
+        return static_cast<std::uint64_t>(value.get<std::int64_t>());
+    }
+    return std::nullopt;
+}
+
 std::string shortened(std::string text) {
     constexpr std::size_t shown_bytes_max = 80;
     if (text.size() > shown_bytes_max) {
@@ -119,13 +130,13 @@ Result<std::optional<std::uint64_t>> JsonObject::number(std::string_view name, R
     if (value == nullptr) {
         return std::optional<std::uint64_t>();
     }
-    const auto* const number = value->get_ptr<const Json::number_unsigned_t*>();
-    if (number == nullptr || *number < range.min || *number > range.max) {
+    const std::optional<std::uint64_t> number = whole_number(*value);
+    if (!number.has_value() || *number < range.min || *number > range.max) {
         return wrong(name,
                      "a whole number from " + std::to_string(range.min) + " to " +
                          std::to_string(range.max));
     }
-    return std::optional(std::uint64_t{*number});
+    return number;
 }
 
 Result<std::uint64_t> JsonObject::required_number(std::string_view name, Range range) {
@@ -175,10 +186,7 @@ number_member(const Json& object, std::string_view name, std::uint64_t otherwise
         return otherwise;
     }
     const auto found = object.find(name);
-    if (found == object.end() || !found->is_number_unsigned()) {
-        return otherwise;
-    }
-    return found->get<std::uint64_t>();
+    return found == object.end() ? otherwise : whole_number(*found).value_or(otherwise);
 }
 
 Json json_of(const Error& error) {

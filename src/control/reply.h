@@ -36,6 +36,8 @@ class Reply {
             deliver(std::move(result));
         }
     }
+    /// Gives the duty up: the failure is reported in another way.
+    void dismiss() noexcept { deliver_ = nullptr; }
     [[nodiscard]] bool pending() const noexcept { return static_cast<bool>(deliver_); }
 
   private:

@@ -107,8 +107,13 @@ Status Supervisor::launch_owner(MachineEntry& entry,
                            .incoming = nullptr};
     entry.adopted = false;
     entry.end.reset();
-    entry.owner =
-        GODWIT_TRY(VmmInstance::launch(parts_.loop, parts_.run, launch, *this, std::move(ready)));
+    Result<std::shared_ptr<VmmInstance>> owner =
+        VmmInstance::launch(parts_.loop, parts_.run, launch, *this, ready);
+    if (!owner.has_value()) {
+        ready.dismiss();
+        return std::move(owner.error());
+    }
+    entry.owner = std::move(*owner);
     return ok();
 }
 

@@ -88,7 +88,7 @@ Result<std::shared_ptr<VmmInstance>> VmmInstance::launch(sys::EventLoop& loop,
                                                          const RunDirectory& run,
                                                          const VmmLaunch& options,
                                                          VmmWatcher& watcher,
-                                                         Reply<void> ready) {
+                                                         Reply<void>& ready) {
     std::string id = GODWIT_TRY(fresh_instance_id());
     sys::Pipe pipe = GODWIT_TRY(sys::create_pipe());
     const sys::Fd log =
@@ -108,7 +108,7 @@ Result<std::shared_ptr<VmmInstance>> VmmInstance::launch(sys::EventLoop& loop,
     Status watched = made->watch_process();
     if (watched.has_value()) {
         watched = made->expect_ready(
-            std::move(pipe.read_end), options.ready_time_max, std::move(ready));
+            std::move(pipe.read_end), options.ready_time_max, ready);
     }
     if (!watched.has_value()) {
         made->kill("it cannot be watched");
@@ -148,7 +148,7 @@ Status VmmInstance::watch_process() {
     return ok();
 }
 
-Status VmmInstance::expect_ready(sys::Fd pipe, milliseconds time_max, Reply<void> ready) {
+Status VmmInstance::expect_ready(sys::Fd pipe, milliseconds time_max, Reply<void>& ready) {
     ready_pipe_ = std::move(pipe);
     GODWIT_TRY(sys::set_nonblocking(ready_pipe_));
     ready_watch_ = GODWIT_TRY(loop_.watch(ready_pipe_, EPOLLIN, [this](std::uint32_t) {

@@ -48,12 +48,12 @@ struct VmmLaunch {
 class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
   public:
     /// Starts a process with a fresh instance id. `ready` is answered when it says so, fails or
-    /// takes too long (then it has been killed).
+    /// takes too long (then it has been killed). On an error it is left to the caller.
     [[nodiscard]] static Result<std::shared_ptr<VmmInstance>> launch(sys::EventLoop& loop,
                                                                      const RunDirectory& run,
                                                                      const VmmLaunch& options,
                                                                      VmmWatcher& watcher,
-                                                                     Reply<void> ready);
+                                                                     Reply<void>& ready);
     /// Connects to a running one. peer_closed or not_found if nobody is there.
     [[nodiscard]] static Result<std::shared_ptr<VmmInstance>> adopt(sys::EventLoop& loop,
                                                                     const RunDirectory& run,
@@ -95,7 +95,7 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
     [[nodiscard]] Status watch_process();
     [[nodiscard]] Status expect_ready(sys::Fd pipe,
                                       std::chrono::milliseconds time_max,
-                                      Reply<void> ready);
+                                      Reply<void>& ready);
     void read_ready();
     void ready_decided(Status outcome);
     void connect_or_retry();
