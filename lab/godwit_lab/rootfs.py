@@ -1,0 +1,300 @@
+"""What the emulated host and its guests see: two initramfs archives and one read-only disk image.
+
+The host's initramfs stays small, because unpacking it is what a cold boot mostly does. Everything
+bigger (guest kernels, QEMU, fio, all other modules) is on an ext4 image the host mounts read-only:
+it costs a restored host nothing until it is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import kernels, tools
+from .cpio import CpioWriter
+from .errors import LabError
+from .kernels import Kernel
+from .layout import LAB_SOURCE, MIB, built_beside, digest_of, file_identity, require_space, source_digest
+
+# Loaded by the host's init before it can see the image.
+_HOST_EARLY = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"]
+# Loaded by the guest's init.
+_GUEST_MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng",
+                  "virtio_balloon", "crc32c_generic", "ext4"]
+# fio links these for engines nobody needs in a guest; with what they pull in they are 75 MiB.
+_STUBBED = ("libgfapi", "libnbd", "libibverbs", "librdmacm", "librados", "librbd", "libpmemblk", "libpmem")
+_LIBRARY_DIR = "lib/x86_64-linux-gnu"
+_FIRMWARE = ("/usr/share/qemu/*.bin", "/usr/share/qemu/*.rom", "/usr/share/seabios/bios*.bin",
+             "/usr/share/seabios/vgabios-stdvga.bin", "/usr/lib/ipxe/qemu/efi-virtio.rom")
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Everything a boot needs, complete."""
+
+    path: Path
+    vmlinux: Path
+
+    @property
+    def host_initramfs(self) -> Path:
+        """Initramfs of the emulated host."""
+        return self.path / "host.cpio"
+
+    @property
+    def image(self) -> Path:
+        """Read-only disk image of the emulated host."""
+        return self.path / "image.ext4"
+
+    @property
+    def digest(self) -> str:
+        """Identifies the contents; part of the frozen images' names."""
+        return self.path.name.removeprefix("assets-")
+
+    def libraries(self) -> dict[str, list[object]]:
+        """Library file name -> identity of the file on this machine it was copied from."""
+        return json.loads((self.path / "manifest.json").read_text())["libraries"]
+
+
+def expected(cache: Path) -> Assets | None:
+    """Where the assets for the present inputs are or would be; None before the first prepare."""
+    amd64 = kernels.newest_unpacked(cache, "amd64")
+    cloud = kernels.newest_unpacked(cache, "cloud")
+    if amd64 is None or cloud is None:
+        return None
+    return _assets(cache, amd64, cloud)
+
+
+def _assets(cache: Path, amd64: Kernel, cloud: Kernel) -> Assets:
+    programs = {name: path for name in ("busybox", *tools.HOST_PROGRAMS) if (path := tools.find(name))}
+    facts = {"source": source_digest(), "kernels": [amd64.path.name, cloud.path.name],
+             "programs": {name: file_identity(path) for name, path in programs.items()}}
+    return Assets(cache / f"assets-{digest_of(facts)}", amd64.vmlinux)
+
+
+def build(cache: Path, amd64: Kernel, cloud: Kernel) -> Assets:
+    """Build the archives and the image unless they are there already."""
+    assets = _assets(cache, amd64, cloud)
+    if assets.path.exists():
+        return assets
+    tools.check_busybox_static()
+    require_space(cache, 1536 * MIB)
+    with built_beside(assets.path) as staging:
+        tree = staging / "tree"
+        libraries = _fill_tree(tree, amd64, cloud)
+        _make_image(tree, staging / "image.ext4")
+        shutil.rmtree(tree)
+        _host_initramfs(staging / "host.cpio", amd64)
+        (staging / "manifest.json").write_text(json.dumps({"libraries": libraries}, indent=1))
+    return assets
+
+
+def _fill_tree(tree: Path, amd64: Kernel, cloud: Kernel) -> dict[str, list[object]]:
+    """Lay out the image: usr/ (programs, libraries, firmware), lib/modules, guest/."""
+    (tree / "usr/bin").mkdir(parents=True)
+    (tree / "usr" / _LIBRARY_DIR).mkdir(parents=True)
+    programs = [path for name in tools.HOST_PROGRAMS if (path := tools.find(name))]
+    for program in programs:
+        shutil.copy(program, tree / "usr/bin")
+    (tree / "usr/bin/mkfs.ext4").symlink_to("mke2fs")
+    libraries = tools.shared_libraries(programs)
+    for library in libraries:
+        shutil.copy(library, tree / "usr" / _LIBRARY_DIR)
+    for pattern in _FIRMWARE:
+        for source in Path("/").glob(pattern.lstrip("/")):
+            target = tree / source.relative_to("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    for config in ("/etc/mke2fs.conf",):
+        if os.path.exists(config):
+            (tree / "etc").mkdir(exist_ok=True)
+            shutil.copy(config, tree / "etc")
+    shutil.copytree(amd64.modules, tree / "lib/modules" / amd64.release, copy_function=_link_or_copy)
+    guest = tree / "guest"
+    guest.mkdir()
+    for kernel, suffix in ((cloud, ""), (amd64, "-amd64")):
+        _link_or_copy(kernel.vmlinux, guest / f"vmlinux{suffix}")
+        _link_or_copy(kernel.vmlinuz, guest / f"vmlinuz{suffix}")
+    _guest_initramfs(guest / "initramfs.cpio", [amd64, cloud])
+    return {os.path.basename(path): file_identity(path) for path in libraries}
+
+
+def _link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Kernels and staging share a file system, so a hard link usually saves the copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def _make_image(tree: Path, target: Path) -> None:
+    used = sum(info.st_size + 4096 for root, _, names in os.walk(tree) for name in names
+               if (info := os.lstat(os.path.join(root, name))))
+    size_mib = used * 11 // 10 // MIB + 32
+    with open(target, "wb") as image:
+        image.truncate(size_mib * MIB)
+    # No journal: nothing ever writes. Uninitialised tables and no lazy work keep the file sparse.
+    tools.run([tools.find("mke2fs") or "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,^metadata_csum",
+               "-m", "0", "-N", "8192", "-E", "lazy_itable_init=1,root_owner=0:0", "-d", str(tree), str(target)],
+              "building the host's disk image")
+
+
+def _busybox(archive: CpioWriter, shell: str) -> None:
+    """Static busybox and links for all its applets, so that init need not make them at every boot."""
+    busybox = tools.find("busybox") or "busybox"
+    archive.copy("bin/busybox", busybox)
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout
+    for applet in applets.split():
+        if applet not in ("busybox", "sh"):
+            archive.symlink(f"bin/{applet}", "busybox")
+    archive.symlink("bin/sh", shell)
+    for directory in ("dev", "proc", "sys", "tmp", "run", "root", "mnt", "etc", "var"):
+        archive.directory(directory)
+    archive.symlink("sbin", "bin")
+    archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+    archive.file("etc/group", b"root:x:0:\n")
+    archive.character_device("dev/console", 5, 1)
+
+
+def _module_set(archive: CpioWriter, kernel: Kernel, wanted: list[str]) -> None:
+    """Modules as /modules/<release>/<nn>-<name>.ko: insmod in name order loads them correctly."""
+    folder = f"modules/{kernel.release}"
+    archive.directory(folder)
+    for index, path in enumerate(kernels.modules_in_order(kernel, wanted)):
+        archive.copy(f"{folder}/{index:02}-{path.name}", path, 0o644)
+
+
+def _host_initramfs(target: Path, kernel: Kernel) -> None:
+    archive = CpioWriter()
+    # Debian's busybox shell runs its own applets before it looks at PATH, which would hide the real
+    # ip, mke2fs and others. So scripts get dash; only init and the agent run under busybox.
+    _busybox(archive, "/usr/bin/dash")
+    archive.symlink("bin/bash", "/usr/bin/bash")
+    _module_set(archive, kernel, _HOST_EARLY)
+    archive.copy("init", LAB_SOURCE / "host/init")
+    archive.copy("lab/agent", LAB_SOURCE / "host/agent")
+    archive.copy("lab/lib.sh", LAB_SOURCE / "host/lib.sh", 0o644)
+    keeper = target.with_name("keeper")
+    tools.run(["gcc", "-O1", "-Wall", "-static", "-o", str(keeper), str(LAB_SOURCE / "host/keeper.c")],
+              "compiling host/keeper.c")
+    archive.copy("lab/keeper", keeper)
+    keeper.unlink()
+    for directory in ("lab/image", "usr", "lib/modules", _LIBRARY_DIR):
+        archive.directory(directory)
+    archive.symlink("lib64/ld-linux-x86-64.so.2", f"/usr/{_LIBRARY_DIR}/ld-linux-x86-64.so.2")
+    archive.symlink("lab/guest", "image/guest")
+    archive.symlink("etc/mke2fs.conf", "/lab/image/etc/mke2fs.conf")
+    archive.symlink("etc/mtab", "/proc/mounts")
+    archive.write(target)
+
+
+def _guest_initramfs(target: Path, guest_kernels: list[Kernel]) -> None:
+    """One archive that serves both kernels; fio and iperf3 included."""
+    archive = CpioWriter()
+    _busybox(archive, "busybox")
+    for kernel in guest_kernels:
+        _module_set(archive, kernel, _GUEST_MODULES)
+    archive.copy("init", LAB_SOURCE / "guest/init")
+    programs = [tools.find(name) or "" for name in ("fio", "iperf3")]
+    for program in programs:
+        archive.copy(f"bin/{os.path.basename(program)}", program)
+    with_stubs = _stub_libraries(target.parent, programs[0])
+    direct = [path for path in tools.shared_libraries(programs) if _needed_without_stubs(path, programs)]
+    for library in direct:
+        archive.copy(f"{_LIBRARY_DIR}/{os.path.basename(library)}", library)
+    for stub in with_stubs:
+        archive.copy(f"{_LIBRARY_DIR}/{stub.name}", stub)
+        stub.unlink()
+    archive.symlink("lib64/ld-linux-x86-64.so.2", f"/{_LIBRARY_DIR}/ld-linux-x86-64.so.2")
+    archive.write(target)
+
+
+def _needed(binary: str) -> list[str]:
+    """DT_NEEDED entries of one object."""
+    dynamic = tools.run(["readelf", "-dW", binary], f"reading {binary}").stdout.decode()
+    return re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic)
+
+
+def _is_stubbed(library: str) -> bool:
+    return library.split(".so")[0] in _STUBBED
+
+
+def _needed_without_stubs(path: str, programs: list[str]) -> bool:
+    """Whether a library is still reached when the stubbed ones bring nothing in."""
+    name = os.path.basename(path)
+    if name.startswith("ld-linux"):
+        return True
+    by_name = {os.path.basename(item): item for item in tools.shared_libraries(programs)}
+    reached: set[str] = set()
+    waiting = list(programs)
+    while waiting:
+        for needed in _needed(waiting.pop()):
+            if needed in by_name and needed not in reached and not _is_stubbed(needed):
+                reached.add(needed)
+                waiting.append(by_name[needed])
+    return name in reached
+
+
+def _stub_libraries(folder: Path, program: str) -> list[Path]:
+    """Empty stand-ins for the stubbed libraries `program` links.
+
+    fio is bound at start (BIND_NOW), so every symbol must exist, with its version; none of them is
+    called unless the matching engine is chosen, and then the program stops at once.
+    """
+    symbols = _versioned_imports(program)
+    stubs = []
+    for library in filter(_is_stubbed, _needed(program)):
+        versions = _versions_needed(program).get(library, set())
+        target = folder / library
+        _compile_stub(target, {name: version for name, version in symbols.items()
+                               if version in versions or version is None})
+        stubs.append(target)
+    return stubs
+
+
+def _versioned_imports(program: str) -> dict[str, str | None]:
+    """Undefined dynamic symbols and the version each asks for."""
+    table = tools.run(["readelf", "-W", "--dyn-syms", program], f"reading {program}").stdout.decode()
+    imports: dict[str, str | None] = {}
+    for line in table.splitlines():
+        columns = line.split()
+        if len(columns) >= 8 and columns[6] == "UND" and columns[3] in ("FUNC", "NOTYPE"):
+            name, _, version = columns[7].partition("@")
+            if columns[4] == "GLOBAL":
+                imports[name] = version or None
+    return imports
+
+
+def _versions_needed(program: str) -> dict[str, set[str]]:
+    """Library -> version names the program wants from it."""
+    text = tools.run(["readelf", "-W", "-V", program], f"reading {program}").stdout.decode()
+    needed: dict[str, set[str]] = {}
+    library = ""
+    for line in text.splitlines():
+        if match := re.search(r"File: (\S+)", line):
+            library = match[1]
+        elif match := re.search(r"Name: (\S+)", line):
+            needed.setdefault(library, set()).add(match[1])
+    return needed
+
+
+def _compile_stub(target: Path, symbols: dict[str, str | None]) -> None:
+    source = "".join(f"void {name}(void) {{ __builtin_trap(); }}\n" for name in sorted(symbols))
+    script = ""
+    for version in sorted({version for version in symbols.values() if version}):
+        names = "".join(f"{name};" for name, wanted in sorted(symbols.items()) if wanted == version)
+        script += f"{version} {{ global: {names} }};\n"
+    version_file = target.with_suffix(".map")
+    version_file.write_text(script)
+    command = ["gcc", "-shared", "-fPIC", "-O1", "-w", "-fno-builtin", "-nostdlib", f"-Wl,-soname,{target.name}",
+               "-x", "c", "-", "-o", str(target)]
+    if script:
+        command.insert(1, f"-Wl,--version-script={version_file}")
+    done = subprocess.run(command, input=source.encode(), capture_output=True)
+    version_file.unlink()
+    if done.returncode != 0:
+        raise LabError(f"stub for {target.name} does not compile: {done.stderr.decode()[-400:]}")
