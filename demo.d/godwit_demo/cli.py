@@ -24,6 +24,8 @@ _KEPT = ROOT / "build/demo/failed"
 def main(arguments: list[str]) -> int:
     """Run the demo; 0 only if everything was verified."""
     options = _parser().parse_args(arguments)
+    # Also where a shell has started us with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
     try:
@@ -67,6 +69,7 @@ def _positive(text: str) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     started = time.monotonic()
+    places.remove_leftovers()
     if not options.no_build:
         _build()
     binaries = Path(os.environ.get("GODWIT_DEMO_BIN", _BUILD / "bin"))

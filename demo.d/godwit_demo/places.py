@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from . import jobs, portable_python
+from . import jobs, machine, portable_python
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = ROOT / "guests/beacon/tools"
@@ -78,10 +79,11 @@ class Place:
         self.binaries = binaries
         self.quick = quick
         self.exchanges = exchanges
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{guest}-", dir=_SCRATCH))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{guest}-{os.getpid()}-", dir=_SCRATCH))
         self.out = self.folder / "out"
         self.out.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
+        self.end_signal = signal.SIGTERM
         self.network = False
 
     def __enter__(self) -> Place:
@@ -89,7 +91,7 @@ class Place:
 
     def __exit__(self, *_reason: object) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(self.end_signal)
             try:
                 self.process.wait(timeout=30)
             except subprocess.TimeoutExpired:
@@ -101,7 +103,8 @@ class Place:
     def run(self) -> None:
         """Drive the guest; what it left is in `out` afterwards."""
         command = self.command()
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+                                        preexec_fn=_die_with_parent(self.end_signal))
         self.process.wait()
 
     def command(self) -> list[str]:
@@ -131,7 +134,7 @@ class LocalPlace(Place):
     def command(self) -> list[str]:
         tap = _TAP if can_make_taps() else None
         # A socket's path has at most 107 bytes, and this tree may lie deep.
-        self.run_dir = Path(tempfile.mkdtemp(prefix="godwit-demo-"))
+        self.run_dir = Path(tempfile.mkdtemp(prefix=f"godwit-demo-{os.getpid()}-"))
         kernel = self.binaries / "beacon"
         if self.guest == "linux":
             kernel = self.folder / "guest/vmlinux"
@@ -143,12 +146,14 @@ class LocalPlace(Place):
         job = self.write_job(jobs.size_of(self.guest, "local", self.quick),
                              {name: str(path) for name, path in paths.items()}, tap)
         private = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"] if tap else []
+        if private:
+            # unshare ignores SIGTERM; when it is killed, its whole process namespace goes with it.
+            self.end_signal = signal.SIGKILL
         return [*private, sys.executable, "-B", "-S", "-c",
                 f"import sys; sys.path.insert(0, {str(ROOT / 'demo.d')!r}); "
                 "from godwit_demo import drive; sys.exit(drive.main(sys.argv[1]))", str(job)]
 
     def clean(self) -> None:
-        from . import machine  # noqa: PLC0415
         if hasattr(self, "run_dir"):
             for pid in machine.processes_of(str(self.run_dir)):
                 os.kill(pid, signal.SIGKILL)
@@ -182,7 +187,7 @@ from godwit_demo import drive
 sys.exit(drive.main('job.json'))"
 code=$?
 cp /run/godwit/machines/*/vmm.log /run/godwit/godwitd.log "$LAB_OUT" 2> /dev/null
-head -c {size.span_mib}M /mnt/demo/disk.raw > "$LAB_OUT/disk.raw"
+head -c {size.span_mib * jobs.MIB} /mnt/demo/disk.raw > "$LAB_OUT/disk.raw"
 exit $code
 """)
         programs = [word for name in ("godwit", "godwitd", "godwit-vmm", "godwit-vmm-next")
@@ -195,7 +200,20 @@ exit $code
         return self.out / "disk.raw"
 
 
-def _die_with_parent() -> None:
-    """In the child before exec. Ctrl-C is for the demo, which ends its children in its own way."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.setpgid(0, 0)
+def _die_with_parent(number: int) -> Callable[[], None]:
+    """For the child before exec. Ctrl-C is for the demo, which ends its children in its own way."""
+    libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, number)
+        os.setpgid(0, 0)
+
+    return prepare
+
+
+def remove_leftovers() -> None:
+    """Delete the folders of demos that were killed before they could."""
+    for path in (*_SCRATCH.glob("*-*"), *Path(tempfile.gettempdir()).glob("godwit-demo-*")):
+        owner = path.name.rsplit("-", 2)[1]
+        if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+            shutil.rmtree(path, ignore_errors=True)

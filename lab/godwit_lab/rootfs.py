@@ -93,6 +93,16 @@ def build(cache: Path, amd64: Kernel, cloud: Kernel) -> Assets:
     return assets
 
 
+def write_guest(assets: Assets, folder: Path) -> None:
+    """Copy vmlinux, vmlinuz (cloud kernel) and initramfs.cpio out of the host's image into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("vmlinux", "vmlinuz", "initramfs.cpio"):
+        tools.run([tools.find("debugfs") or "debugfs", "-R", f"dump /guest/{name} {folder / name}",
+                   str(assets.image)], f"copying {name} out of the host's image")
+        if not (folder / name).exists():
+            raise LabError(f"the host's image has no /guest/{name}: lab/lab clean, then prepare again")
+
+
 def _fill_tree(tree: Path, amd64: Kernel, cloud: Kernel) -> dict[str, list[object]]:
     """Lay out the image: usr/ (programs, libraries, firmware), lib/modules, guest/."""
     (tree / "usr/bin").mkdir(parents=True)
