@@ -5,6 +5,8 @@
 #   *.h                its public headers, checked to be self-contained
 #   *_test.cpp         the unit test executable NAME_test, ctest label "unit"
 #   *_vm_test.cpp      NAME_vm_test, label "vm": needs /dev/kvm
+#   testing/           the library godwit_NAME_testing, alias godwit::NAME_testing: fakes and drivers
+#                      for tests of this and higher domains, linked to this domain's tests
 # DEPENDS names lower layers only; tests/layers checks it.
 function(godwit_domain name)
     cmake_parse_arguments(ARG "" "" "DEPENDS;PRIVATE_LIBS" ${ARGN})
@@ -17,6 +19,10 @@ function(godwit_domain name)
     list(FILTER unit_tests EXCLUDE REGEX "_vm_test\\.cpp$")
     set(sources ${all})
     list(FILTER sources EXCLUDE REGEX "_(test|fuzz)\\.cpp$")
+    set(testing_sources ${sources})
+    list(FILTER testing_sources INCLUDE REGEX "/testing/[^/]*$")
+    list(FILTER sources EXCLUDE REGEX "/testing/[^/]*$")
+    list(FILTER headers EXCLUDE REGEX "/testing/[^/]*$")
 
     list(TRANSFORM ARG_DEPENDS PREPEND godwit:: OUTPUT_VARIABLE depends)
     add_library(godwit_${name} STATIC ${sources})
@@ -27,9 +33,23 @@ function(godwit_domain name)
     set_property(GLOBAL APPEND PROPERTY GODWIT_DOMAINS ${name})
     set_property(GLOBAL PROPERTY GODWIT_DEPENDS_${name} ${ARG_DEPENDS})
 
+    if(testing_sources AND (GODWIT_TESTS OR GODWIT_FUZZ))
+        add_library(godwit_${name}_testing STATIC ${testing_sources})
+        add_library(godwit::${name}_testing ALIAS godwit_${name}_testing)
+        target_link_libraries(godwit_${name}_testing PUBLIC godwit_${name})
+        foreach(lower ${ARG_DEPENDS})
+            if(TARGET godwit_${lower}_testing)
+                target_link_libraries(godwit_${name}_testing PUBLIC godwit_${lower}_testing)
+            endif()
+        endforeach()
+        set(testing_lib godwit::${name}_testing)
+    endif()
+
     if(GODWIT_TESTS)
-        godwit_test(${name}_test LABEL unit DOMAIN ${name} SOURCES ${unit_tests} LIBS ${ARG_PRIVATE_LIBS})
-        godwit_test(${name}_vm_test LABEL vm DOMAIN ${name} SOURCES ${vm_tests} LIBS ${ARG_PRIVATE_LIBS})
+        godwit_test(${name}_test LABEL unit DOMAIN ${name} SOURCES ${unit_tests}
+            LIBS ${testing_lib} ${ARG_PRIVATE_LIBS})
+        godwit_test(${name}_vm_test LABEL vm DOMAIN ${name} SOURCES ${vm_tests}
+            LIBS ${testing_lib} ${ARG_PRIVATE_LIBS})
     endif()
 endfunction()
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Tests of the laboratory itself, against a prepared `host` variant (prepared here if it is not)."""
 
 from __future__ import annotations

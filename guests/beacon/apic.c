@@ -18,8 +18,7 @@ enum {
     command_init = 0x4500,
     command_startup = 0x4600,
     command_fixed = 0x4000,
-    measurements = 3,
-    calibration_ticks = 300000,  // KVM's and QEMU's APICs count nanoseconds
+    calibration_ticks = 200000,  // KVM's and QEMU's APICs count nanoseconds
     startup_attempts_max = 1000, // one per millisecond
 };
 
@@ -69,28 +68,39 @@ void apic_enable(uint32_t cpu) {
     halt_unless_moved(&irq_counts[0], ~0ull, &irq_counts[0], ~0ull);
 }
 
+// The TSC is read before the counter both times, so that what a read of the counter costs (an exit,
+// where the APIC is emulated) falls out of the difference.
 static uint64_t measure_tsc_once(uint32_t ticks) {
     *apic_register(register_initial_count) = UINT32_MAX;
     uint64_t start = tsc_read();
-    while (UINT32_MAX - *apic_register(register_current_count) < ticks) {
-        if (tsc_read() - start > 10000000000ull) {
+    uint32_t first = *apic_register(register_current_count);
+    uint64_t end = start;
+    uint32_t counted = 0;
+    while (counted < ticks) {
+        end = tsc_read();
+        counted = first - *apic_register(register_current_count);
+        if (end - start > 10000000000ull) {
             return 0; // it does not count
         }
     }
-    return tsc_read() - start;
+    return (end - start) * ticks / counted;
+}
+
+static uint64_t median(uint64_t a, uint64_t b, uint64_t c) {
+    uint64_t low = a < b ? a : b;
+    uint64_t high = a < b ? b : a;
+    return c < low ? low : c > high ? high : c;
 }
 
 uint64_t apic_timer_measure_tsc(uint32_t ticks) {
     *apic_register(register_divide) = divide_by_one;
     *apic_register(register_timer) = timer_masked | VECTOR_TIMER;
-    // Being put aside by the host can only make a measurement longer: the shortest is the best.
-    uint64_t shortest = UINT64_MAX;
-    for (uint32_t i = 0; i < measurements; ++i) {
-        uint64_t elapsed = measure_tsc_once(ticks);
-        shortest = elapsed < shortest ? elapsed : shortest;
-    }
+    // Being put aside by the host between the two reads of one pair spoils a measurement.
+    uint64_t first = measure_tsc_once(ticks);
+    uint64_t second = measure_tsc_once(ticks);
+    uint64_t elapsed = median(first, second, measure_tsc_once(ticks));
     *apic_register(register_initial_count) = 0;
-    return shortest;
+    return elapsed;
 }
 
 void apic_timer_calibrate(void) {
@@ -114,10 +124,6 @@ void apic_timer_arm(uint64_t tsc_deadline) {
     *apic_register(register_initial_count) = ticks == 0           ? 1
                                              : ticks > UINT32_MAX ? UINT32_MAX
                                                                   : (uint32_t)ticks;
-}
-
-void apic_timer_disarm(void) {
-    *apic_register(register_initial_count) = 0;
 }
 
 static void send(uint32_t apic_id, uint32_t command) {

@@ -23,7 +23,6 @@ uint64_t apic_timer_measure_tsc(uint32_t ticks);
 
 // One timer interrupt on this CPU at the given TSC (at once if that has passed).
 void apic_timer_arm(uint64_t tsc_deadline);
-void apic_timer_disarm(void);
 
 // INIT and SIPI to the CPU; it appears in cpu_entry() of main.c. False if it does not within 1 s.
 bool apic_start_cpu(uint32_t cpu, uint32_t apic_id, volatile uint32_t* arrived);

@@ -174,6 +174,7 @@ static void check_kvmclock(uint32_t cpu,
     if (reading.kvmclock_ns < before) {
         ++checks->kvmclock_backwards;
         complain("kvmclock-backwards", cpu, reading.kvmclock_ns, before);
+        newest_kvmclock_ns = reading.kvmclock_ns; // one jump, one complaint
     }
     checks->last_kvmclock_ns = reading.kvmclock_ns;
     raise_to(&newest_kvmclock_ns, reading.kvmclock_ns);
@@ -210,6 +211,7 @@ uint64_t clock_check(uint32_t cpu, struct clock_checks* checks) {
     if (reading.tsc < before) {
         ++checks->tsc_backwards;
         complain("tsc-backwards", cpu, reading.tsc, before);
+        newest_tsc = reading.tsc;
     }
     checks->last_tsc = reading.tsc;
     raise_to(&newest_tsc, reading.tsc);

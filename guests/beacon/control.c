@@ -78,7 +78,7 @@ static bool is_command(const char* name) {
 
 static void obey(void) {
     if (is_command("report")) {
-        report_write("report");
+        report_write(report_regular);
     } else if (is_command("reset-gaps")) {
         reset_gaps();
     } else if (is_command("verify")) {
@@ -121,7 +121,7 @@ static void verify_finish(void) {
     verifying = false;
     if (!control_stopping) {
         journal_verify_end();
-        report_write("verified");
+        report_write(report_verified);
         return;
     }
     // A verification that was under way when the load stopped may have missed the last writes.
@@ -130,7 +130,7 @@ static void verify_finish(void) {
         verify_begin();
         return;
     }
-    report_write("final");
+    report_write(report_final);
     output_flush();
     power_end();
 }
@@ -179,7 +179,7 @@ uint64_t control_step(uint64_t now) {
         next_report_tsc = now + clock_us_to_tsc(options.report_ms * 1000);
         check_devices();
         if (!control_stopping) {
-            report_write("report");
+            report_write(report_regular);
         }
     }
     if (verifying && memory_verified() && journal_verify_done()) {

@@ -80,7 +80,7 @@ long_mode:
     ltr %cx
     lidt idt_pointer
 
-    // XSAVE lets ring 3 use AVX: XCR0 gets x87 and SSE, and AVX where the CPU has it.
+    // With XSAVE, ring 3 gets the vector state the CPU offers: x87, SSE, AVX, AVX-512.
     movl $1, %eax
     xorl %ecx, %ecx
     cpuid
@@ -89,11 +89,11 @@ long_mode:
     movq %cr4, %rax
     orl $0x40000, %eax
     movq %rax, %cr4
-    movl $3, %eax
-    btl $28, %ecx
-    jnc 2f
-    orl $4, %eax
-2:  xorl %ecx, %ecx
+    movl $0xd, %eax
+    xorl %ecx, %ecx
+    cpuid
+    andl $0xe7, %eax
+    xorl %ecx, %ecx
     xorl %edx, %edx
     xsetbv
 1:
@@ -101,18 +101,18 @@ long_mode:
     movl $0x40000000, %eax
     cpuid
     cmpl $0x4b4d564b, %ebx // "KVMK"
-    jne 3f
+    jne 2f
     movl $0x40000001, %eax
     cpuid
     btl $3, %eax
-    jnc 3f
+    jnc 2f
     movl %ebp, %eax
     shll $6, %eax
     leal pvclock_area + 1(%eax), %eax
     xorl %edx, %edx
     movl $MSR_KVM_CLOCK, %ecx
     wrmsr
-3:
+2:
     // To ring 3, interrupts still off: the IDT may not be filled yet.
     movl %ebp, %edi
     imull $RING3_STACK_BYTES, %ebp, %eax

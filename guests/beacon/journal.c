@@ -341,9 +341,10 @@ uint64_t journal_step(uint64_t now) {
         next_request_tsc += tsc_per_request;
     }
     block_kick();
-    // Without an interrupt the ring has to be looked at again; with one, in time to miss it.
+    // Without an interrupt the ring has to be looked at again at once; with one, in time to notice
+    // that it is missing.
     if (journal_counts.in_flight != 0) {
-        uint64_t look = block_queue()->vector == 0 ? now : now + clock_us_to_tsc(50000);
+        uint64_t look = block_queue()->vector == 0 ? now : now + clock_us_to_tsc(virtio_look_us);
         due = look < due ? look : due;
     }
     return due;

@@ -6,7 +6,6 @@
 enum {
     pci_vendor = 0x00,
     pci_command = 0x04,
-    pci_status = 0x06,
     pci_header_type = 0x0e,
     pci_bar0 = 0x10,
     pci_capabilities = 0x34,

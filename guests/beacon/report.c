@@ -200,8 +200,9 @@ static uint64_t pages_verified(void) {
     return pages;
 }
 
-void report_write(const char* event) {
-    event_begin(event);
+void report_write(enum report_kind kind) {
+    static const char* const names[] = {"report", "verified", "final"};
+    event_begin(names[kind]);
     event_number("guest_us", clock_us(tsc_read()));
     write_cpus();
     write_gaps();
@@ -221,7 +222,7 @@ void report_write(const char* event) {
         write_interrupts("net", net_receive_queue());
     }
     event_close_object();
-    if (event[0] != 'r') { // the two that follow a verification
+    if (kind != report_regular) {
         event_number("pages_verified", pages_verified());
         event_number("blocks_verified", options.disk != 0 ? journal_counts.blocks_written : 0);
         event_flag("ok", errors_total() == 0);

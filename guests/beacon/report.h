@@ -3,5 +3,6 @@
 
 void report_boot(void);
 
-// `event` is "report", "verified" or "final".
-void report_write(const char* event);
+// The last two follow a verification and say what it found.
+enum report_kind { report_regular, report_verified, report_final };
+void report_write(enum report_kind kind);

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Boots beacon under QEMU without KVM and lets it prove itself.
 
-Two runs on q35 with two CPUs, disk, network and console. The first loads everything for a few seconds,
-asks for a verification and stops; log, disk image and frames are checked on the host. In the second the
-host damages the disk under beacon, which must notice.
+Three runs on q35 with two CPUs, disk, network and console. In the first beacon must refuse its command
+line. The second loads everything for a few seconds, asks for a verification and stops; log, disk image
+and frames are checked on the host. In the third the host damages the disk under beacon, which must
+notice.
 
 usage: test_qemu.py BEACON_ELF [--qemu PROGRAM]
 """
@@ -215,12 +216,20 @@ def check_damage_is_seen(guest: Guest) -> None:
     expect(guest.log.summary()["violations"] == [], "log")
 
 
+def check_refusal(guest: Guest) -> None:
+    guest.wait_for_end()
+    expect([e["event"] for e in guest.log.events] == ["error"], f"events: {guest.log.events}")
+    error = guest.log.events[0]
+    expect(error["kind"] == "refused" and error["detail"] == "mem_sett=1M", f"error: {error}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("elf")
     parser.add_argument("--qemu", default="qemu-system-x86_64")
     arguments = parser.parse_args()
     runs = {
+        "refusal": (check_refusal, "mem_set=1M mem_sett=1M"),
         "everything": (
             check_everything,
             "out=both mem_set=32M mem_pattern=hot disk=journal disk_qd=8 disk_pattern=random"

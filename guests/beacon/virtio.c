@@ -40,6 +40,7 @@ enum {
     no_vector = 0xffff,
     used_no_notify = 1,
     lost_interrupt_us = 100000,
+    reset_us_max = 1000000,
 };
 
 static uint32_t vectors_given;
@@ -162,8 +163,11 @@ bool virtio_find(struct virtio_device* device, uint32_t type, uint32_t ordinal) 
 bool virtio_begin(struct virtio_device* device, uint64_t wanted) {
     volatile uint8_t* common = device->common;
     write8(common, common_device_status, 0);
+    uint64_t start = tsc_read();
     while (common[common_device_status] != 0) {
-        cpu_relax();
+        if (tsc_read() - start > clock_us_to_tsc(reset_us_max)) {
+            return false;
+        }
     }
     write8(common, common_device_status, status_acknowledge | status_driver);
     uint64_t offered = 0;
@@ -287,33 +291,32 @@ static void report_lost_interrupt(struct virtio_queue* queue) {
     }
 }
 
+// Time spent waiting. One step counts no more than a turn of the loop may take: during a pause of
+// the whole machine nobody was there to raise the interrupt.
+static bool waited_too_long(struct virtio_queue* queue, uint64_t now) {
+    uint64_t step = queue->looked_tsc != 0 ? now - queue->looked_tsc : 0;
+    uint64_t step_max = clock_us_to_tsc(virtio_look_us);
+    queue->waited_tsc += step < step_max ? step : step_max;
+    queue->looked_tsc = now;
+    return queue->waited_tsc >= clock_us_to_tsc(lost_interrupt_us);
+}
+
 bool virtio_ready(struct virtio_queue* queue, uint64_t now) {
     // The count first: an interrupt counted here belongs to an index that is visible below.
     uint64_t interrupts = queue->vector != 0 ? irq_counts[queue->vector] : 0;
     compiler_barrier();
-    if (queue->used[1] == queue->used_seen) {
-        queue->interrupts_seen = interrupts;
-        queue->waiting_since_tsc = 0;
-        return false;
+    bool work = queue->used[1] != queue->used_seen;
+    bool interrupted = interrupts != queue->interrupts_seen;
+    queue->interrupts_seen = interrupts;
+    if (work && queue->vector != 0 && !interrupted) {
+        if (!waited_too_long(queue, now)) {
+            return false;
+        }
+        report_lost_interrupt(queue);
     }
-    if (queue->vector == 0) {
-        return true;
-    }
-    if (interrupts != queue->interrupts_seen) {
-        queue->interrupts_seen = interrupts;
-        queue->waiting_since_tsc = 0;
-        return true;
-    }
-    if (queue->waiting_since_tsc == 0) {
-        queue->waiting_since_tsc = now;
-        return false;
-    }
-    if (now - queue->waiting_since_tsc < clock_us_to_tsc(lost_interrupt_us)) {
-        return false;
-    }
-    queue->waiting_since_tsc = 0;
-    report_lost_interrupt(queue);
-    return true;
+    queue->looked_tsc = 0;
+    queue->waited_tsc = 0;
+    return work;
 }
 
 bool virtio_take(struct virtio_queue* queue, uint16_t* head, uint32_t* length) {

@@ -2,8 +2,8 @@
 // first.
 //
 // With an interrupt vector a queue is looked at only after its interrupt count has moved, so that a
-// lost interrupt shows; after 100 ms of visible work without one it is reported and the queue is
-// served all the same.
+// lost interrupt shows: after 100 ms of visible work without one (a pause of the machine not
+// counted) it is reported and the queue is served all the same.
 #pragma once
 
 #include "pci.h"
@@ -13,6 +13,7 @@
 
 enum {
     virtio_queue_entries_max = 256,
+    virtio_look_us = 40000, // how often to look while requests are in flight, interrupt or not
     virtio_type_net = 1,
     virtio_type_block = 2,
     virtio_type_console = 3,
@@ -39,7 +40,8 @@ struct virtio_queue {
     bool event_index;
     uint32_t vector; // 0: polled
     uint64_t interrupts_seen;
-    uint64_t waiting_since_tsc;
+    uint64_t looked_tsc; // when work without an interrupt was last seen; 0: there is none
+    uint64_t waited_tsc;
     uint64_t lost_interrupts;
     const char* name;
 };

@@ -102,7 +102,3 @@ bool net_needs_reset(void) {
 const struct virtio_queue* net_receive_queue(void) {
     return &receive;
 }
-
-const struct virtio_queue* net_transmit_queue(void) {
-    return &transmit;
-}

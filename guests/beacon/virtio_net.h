@@ -17,4 +17,3 @@ void net_receive(uint64_t now, void (*frame_received)(const uint8_t* frame, uint
 
 bool net_needs_reset(void);
 const struct virtio_queue* net_receive_queue(void);
-const struct virtio_queue* net_transmit_queue(void);

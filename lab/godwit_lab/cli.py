@@ -253,7 +253,7 @@ def _clean(options: argparse.Namespace) -> int:
     with layout.exclusive(cache):
         layout.remove_unfinished(cache)
         for path in cache.iterdir():
-            if path.name == "lock" or (path.name == "debs" and not options.all):
+            if path.suffix == ".lock" or path.name == "lock" or (path.name == "debs" and not options.all):
                 continue
             if path.name in ("debs", "kernels", "frozen") or path.name.startswith("assets-"):
                 shutil.rmtree(path, ignore_errors=True)

@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -60,10 +61,11 @@ def obtain(cache: Path, flavour: str) -> Kernel:
         if not target.exists():
             _unpack(_download(cache, package, version), target)
         return _open(flavour, target)
-    except LabError:
+    except LabError as error:
         present = newest_unpacked(cache, flavour)
         if present is None:
             raise
+        print(f"lab: keeping kernel {present.release}: {error}", file=sys.stderr)
         return present
 
 
@@ -199,8 +201,6 @@ def remove_others(cache: Path, keep: list[Kernel]) -> None:
     for path in (cache / "kernels").glob("linux-image-*"):
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
-    packages = {name.split("_")[0] + "_" for name in kept}
     for deb in (cache / "debs").glob("*.deb"):
-        stem = deb.name.removesuffix("_amd64.deb").replace("%3a", "_")
-        if stem not in kept or stem.split("_")[0] + "_" not in packages:
+        if deb.name.removesuffix("_amd64.deb").replace("%3a", "_") not in kept:
             deb.unlink()

@@ -1,6 +1,7 @@
 """Where things lie, what a variant is, and what invalidates what.
 
     <cache>/lock                      serializes everything that changes the cache
+    <cache>/net.lock                  held while two runs meet on a named network
     <cache>/debs/                     downloaded kernel packages
     <cache>/kernels/<package>_<ver>/  vmlinux, vmlinuz, config, modules/
     <cache>/assets-<hash>/            image.ext4, host.cpio, manifest.json
@@ -72,9 +73,9 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def exclusive(cache: Path) -> Iterator[None]:
-    """Hold the cache lock. The kernel drops it when the holder dies, however it dies."""
-    with open(cache / "lock", "w") as lock:
+def exclusive(cache: Path, name: str = "lock") -> Iterator[None]:
+    """Hold a lock of the cache. The kernel drops it when the holder dies, however it dies."""
+    with open(cache / name, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

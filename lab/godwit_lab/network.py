@@ -1,6 +1,6 @@
 """The wire between two lab hosts: a socket pair inside one process, or a meeting by name between two.
 
-Frames travel as datagrams (SOCK_SEQPACKET/SOCK_DGRAM): one message is one Ethernet frame.
+Frames travel as datagrams (SOCK_SEQPACKET): one message is one Ethernet frame.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import hashlib
 import os
 import select
 import socket
-import time
 from pathlib import Path
 
-from .errors import EXIT_SETUP, EXIT_TIMEOUT, LabError
+from .errors import EXIT_TIMEOUT, LabError
+from .layout import exclusive
 
 # Enough for a burst of full TSO-less windows without dropping on the emulator's side.
 _BUFFER_BYTES = 4 << 20
@@ -35,22 +35,15 @@ def meet(cache: Path, name: str, limit_s: float) -> tuple[socket.socket, int]:
     key = hashlib.sha256(f"{cache}/{name}".encode()).hexdigest()[:24]
     address = f"\0godwit-lab-{os.getuid()}-{key}"
     meeting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    deadline = time.monotonic() + limit_s
-    try:
-        meeting.bind(address)
-    except OSError:
-        # SO_SNDTIMEO-like connect limit: the owner listens right after binding.
-        meeting.settimeout(limit_s)
+    with exclusive(cache, "net.lock"):
         try:
+            meeting.bind(address)
+            meeting.listen(1)
+        except OSError:
             meeting.connect(address)
-        except OSError as error:
-            raise LabError(f"network '{name}' is taken by two other hosts: choose another name "
-                           f"({error.strerror})", EXIT_SETUP) from error
-        meeting.setblocking(True)
-        _enlarge(meeting)
-        return meeting, 2
-    meeting.listen(1)
-    ready, _, _ = select.select([meeting], [], [], max(0.0, deadline - time.monotonic()))
+            _enlarge(meeting)
+            return meeting, 2
+    ready, _, _ = select.select([meeting], [], [], limit_s)
     if not ready:
         raise LabError(f"nobody else came to network '{name}' within {limit_s:g} s", EXIT_TIMEOUT)
     peer, _ = meeting.accept()

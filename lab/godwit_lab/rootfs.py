@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import kernels, tools
+from . import kernels, stubs, tools
 from .cpio import CpioWriter
-from .errors import LabError
 from .kernels import Kernel
 from .layout import GUESTLOAD_SOURCE, LAB_SOURCE, MIB, built_beside, digest_of, file_identity, require_space, source_digest
 
@@ -26,8 +24,6 @@ _HOST_EARLY = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"]
 # Loaded by the guest's init.
 _GUEST_MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng",
                   "virtio_balloon", "crc32c_generic", "ext4"]
-# fio links these for engines nobody needs in a guest; with what they pull in they are 75 MiB.
-_STUBBED = ("libgfapi", "libnbd", "libibverbs", "librdmacm", "librados", "librbd", "libpmemblk", "libpmem")
 _LIBRARY_DIR = "lib/x86_64-linux-gnu"
 _FIRMWARE = ("/usr/share/qemu/*.bin", "/usr/share/qemu/*.rom", "/usr/share/seabios/bios*.bin",
              "/usr/share/seabios/vgabios-stdvga.bin", "/usr/lib/ipxe/qemu/efi-virtio.rom")
@@ -119,10 +115,8 @@ def _fill_tree(tree: Path, amd64: Kernel, cloud: Kernel) -> dict[str, list[objec
             target = tree / source.relative_to("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
-    for config in ("/etc/mke2fs.conf",):
-        if os.path.exists(config):
-            (tree / "etc").mkdir(exist_ok=True)
-            shutil.copy(config, tree / "etc")
+    (tree / "etc").mkdir()
+    shutil.copy("/etc/mke2fs.conf", tree / "etc")
     shutil.copytree(amd64.modules, tree / "lib/modules" / amd64.release, copy_function=_link_or_copy)
     guest = tree / "guest"
     guest.mkdir()
@@ -148,8 +142,9 @@ def _make_image(tree: Path, target: Path) -> None:
     with open(target, "wb") as image:
         image.truncate(size_mib * MIB)
     # No journal: nothing ever writes. Uninitialised tables and no lazy work keep the file sparse.
-    tools.run([tools.find("mke2fs") or "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,^metadata_csum",
-               "-m", "0", "-N", "8192", "-E", "lazy_itable_init=1,root_owner=0:0", "-d", str(tree), str(target)],
+    tools.run([tools.find("mke2fs") or "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-N", "8192",
+               "-O", "^has_journal,^metadata_csum", "-E", "lazy_itable_init=1,root_owner=0:0",
+               "-d", str(tree), str(target)],
               "building the host's disk image")
 
 
@@ -223,99 +218,10 @@ def _guest_initramfs(target: Path, guest_kernels: list[Kernel]) -> None:
     programs = [tools.find(name) or "" for name in ("fio", "iperf3")]
     for program in programs:
         archive.copy(f"bin/{os.path.basename(program)}", program)
-    with_stubs = _stub_libraries(target.parent, programs[0])
-    direct = [path for path in tools.shared_libraries(programs) if _needed_without_stubs(path, programs)]
-    for library in direct:
+    for library in stubs.libraries_without_stubbed(programs):
         archive.copy(f"{_LIBRARY_DIR}/{os.path.basename(library)}", library)
-    for stub in with_stubs:
+    for stub in stubs.make_stubs(target.parent, programs[0]):
         archive.copy(f"{_LIBRARY_DIR}/{stub.name}", stub)
         stub.unlink()
     archive.symlink("lib64/ld-linux-x86-64.so.2", f"/{_LIBRARY_DIR}/ld-linux-x86-64.so.2")
     archive.write(target)
-
-
-def _needed(binary: str) -> list[str]:
-    """DT_NEEDED entries of one object."""
-    dynamic = tools.run(["readelf", "-dW", binary], f"reading {binary}").stdout.decode()
-    return re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic)
-
-
-def _is_stubbed(library: str) -> bool:
-    return library.split(".so")[0] in _STUBBED
-
-
-def _needed_without_stubs(path: str, programs: list[str]) -> bool:
-    """Whether a library is still reached when the stubbed ones bring nothing in."""
-    name = os.path.basename(path)
-    if name.startswith("ld-linux"):
-        return True
-    by_name = {os.path.basename(item): item for item in tools.shared_libraries(programs)}
-    reached: set[str] = set()
-    waiting = list(programs)
-    while waiting:
-        for needed in _needed(waiting.pop()):
-            if needed in by_name and needed not in reached and not _is_stubbed(needed):
-                reached.add(needed)
-                waiting.append(by_name[needed])
-    return name in reached
-
-
-def _stub_libraries(folder: Path, program: str) -> list[Path]:
-    """Empty stand-ins for the stubbed libraries `program` links.
-
-    fio is bound at start (BIND_NOW), so every symbol must exist, with its version; none of them is
-    called unless the matching engine is chosen, and then the program stops at once.
-    """
-    symbols = _versioned_imports(program)
-    stubs = []
-    for library in filter(_is_stubbed, _needed(program)):
-        versions = _versions_needed(program).get(library, set())
-        target = folder / library
-        _compile_stub(target, {name: version for name, version in symbols.items()
-                               if version in versions or version is None})
-        stubs.append(target)
-    return stubs
-
-
-def _versioned_imports(program: str) -> dict[str, str | None]:
-    """Undefined dynamic symbols and the version each asks for."""
-    table = tools.run(["readelf", "-W", "--dyn-syms", program], f"reading {program}").stdout.decode()
-    imports: dict[str, str | None] = {}
-    for line in table.splitlines():
-        columns = line.split()
-        if len(columns) >= 8 and columns[6] == "UND" and columns[3] in ("FUNC", "NOTYPE"):
-            name, _, version = columns[7].partition("@")
-            if columns[4] == "GLOBAL":
-                imports[name] = version or None
-    return imports
-
-
-def _versions_needed(program: str) -> dict[str, set[str]]:
-    """Library -> version names the program wants from it."""
-    text = tools.run(["readelf", "-W", "-V", program], f"reading {program}").stdout.decode()
-    needed: dict[str, set[str]] = {}
-    library = ""
-    for line in text.splitlines():
-        if match := re.search(r"File: (\S+)", line):
-            library = match[1]
-        elif match := re.search(r"Name: (\S+)", line):
-            needed.setdefault(library, set()).add(match[1])
-    return needed
-
-
-def _compile_stub(target: Path, symbols: dict[str, str | None]) -> None:
-    source = "".join(f"void {name}(void) {{ __builtin_trap(); }}\n" for name in sorted(symbols))
-    script = ""
-    for version in sorted({version for version in symbols.values() if version}):
-        names = "".join(f"{name};" for name, wanted in sorted(symbols.items()) if wanted == version)
-        script += f"{version} {{ global: {names} }};\n"
-    version_file = target.with_suffix(".map")
-    version_file.write_text(script)
-    command = ["gcc", "-shared", "-fPIC", "-O1", "-w", "-fno-builtin", "-nostdlib", f"-Wl,-soname,{target.name}",
-               "-x", "c", "-", "-o", str(target)]
-    if script:
-        command.insert(1, f"-Wl,--version-script={version_file}")
-    done = subprocess.run(command, input=source.encode(), capture_output=True)
-    version_file.unlink()
-    if done.returncode != 0:
-        raise LabError(f"stub for {target.name} does not compile: {done.stderr.decode()[-400:]}")

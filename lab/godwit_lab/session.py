@@ -124,7 +124,9 @@ class HostRun:
         self.out.mkdir(parents=True, exist_ok=True)
         try:
             with tarfile.open(fileobj=self._files) as archive:
-                archive.extractall(self.out, filter="data")
+                # Refuses names outside the directory; Python 3.11.2 of Debian 12 may lack it.
+                safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                archive.extractall(self.out, **safely)  # type: ignore[arg-type]
         except tarfile.TarError as error:
             raise LabError(f"the files of the run are damaged: {error}") from error
 

@@ -18,6 +18,8 @@
 namespace godwit::block {
 
 inline constexpr std::uint32_t segments_max = 1024; // IOV_MAX
+/// Bytes of one read or write; the kernel moves less than 2 GiB at once (MAX_RW_COUNT).
+inline constexpr std::uint64_t transfer_bytes_max = std::uint64_t{1} << 30U;
 
 enum class BlockOperation : std::uint8_t { read, write, flush, discard, write_zeroes };
 
@@ -33,6 +35,8 @@ struct BlockRequest {
     /// Called exactly once on the device's thread.
     void (*done)(BlockRequest& request, Status status) noexcept = nullptr;
     void* owner = nullptr; ///< For the caller.
+    /// For the device that holds the request, from submit() to done(); null otherwise.
+    BlockRequest* next_held = nullptr;
 };
 
 struct BlockGeometry {
@@ -66,7 +70,8 @@ class BlockDevice {
     [[nodiscard]] virtual std::string description() const = 0;
 };
 
-/// True if the request lies within the device and is aligned to its logical blocks.
+/// Ok if the request lies within the device, is aligned to its logical blocks, has segments that
+/// fit its length, and does not change a read-only device.
 [[nodiscard]] Status validate(const BlockRequest& request, const BlockGeometry& geometry);
 
 } // namespace godwit::block

@@ -29,7 +29,10 @@ class BusDevice {
     virtual void write(std::uint64_t offset, std::span<const std::byte> data) = 0;
 };
 
-/// Which guest addresses reach which device. Any thread; changes are rare (BAR moves).
+/// Which guest addresses reach which device. Any thread; changes are rare (BAR moves). A device may
+/// call add() and remove() from inside its own read() or write(), with its locks held: an
+/// implementation holds no lock of its own while it calls a device. A call that was on its way may
+/// therefore still arrive just after remove(); the device lives on, so this does no harm.
 class AddressSpace {
   public:
     AddressSpace() = default;

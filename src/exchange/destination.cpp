@@ -29,6 +29,7 @@ struct Standing {
     sys::MappedRegion state_buffer;
     std::unique_ptr<machine::Machine> machine;
     std::vector<Frame> frames;
+    bool paused = false;
 };
 
 Result<sys::MappedRegion> map_state_buffer(const sys::Fd& fd) {
@@ -81,7 +82,8 @@ Result<Standing> build(Offer offer, DestinationParts& parts) {
                     .source = {.owner = handover::InstanceId{offer.instance}, .epoch = offer.epoch},
                     .state_buffer = std::move(state_buffer),
                     .machine = std::move(machine),
-                    .frames = std::move(offer.frames)};
+                    .frames = std::move(offer.frames),
+                    .paused = offer.paused};
 }
 
 /// Copies the state out of shared memory before looking at it: the source could still write there.
@@ -135,15 +137,19 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
         GODWIT_TRY(standing.record.transfer(standing.source, parts.self));
     const sys::Moment claimed_at = parts.clock.now();
     fault_point("exchange.destination.claimed");
-    GODWIT_TRY(standing.machine->start());
+    sys::Moment first_entry_at;
+    if (!standing.paused) {
+        GODWIT_TRY(standing.machine->start());
+        first_entry_at = standing.machine->first_entry_at();
+    }
     const Running running{.epoch = mine.epoch,
                           .claimed_at_ns = claimed_at.time_since_epoch().count(),
-                          .first_entry_ns =
-                              standing.machine->first_entry_at().time_since_epoch().count()};
+                          .first_entry_ns = first_entry_at.time_since_epoch().count()};
     discard(send(source, running), "the source may have died after its offer; the guest runs here");
     return std::pair(TakenMachine{.machine = std::move(standing.machine),
                                   .record = std::move(standing.record),
-                                  .ownership = mine},
+                                  .ownership = mine,
+                                  .paused = standing.paused},
                      std::move(standing.frames));
 }
 

@@ -40,6 +40,7 @@ struct TakenMachine {
     std::unique_ptr<machine::Machine> machine;
     handover::OwnerRecord record;
     handover::Ownership ownership;
+    bool paused = false; ///< As it was at the source.
 };
 
 /// Takes the machine offered over `source`. After success the machine runs. `settle` must then be

@@ -193,7 +193,8 @@ class Successor final : public handover::Destination {
         return handover::Resumed{
             .ownership = {.owner = handover::InstanceId{hello_.instance}, .epoch = running.epoch},
             .claimed_at = sys::Moment(sys::Nanoseconds(running.claimed_at_ns)),
-            .first_entry_at = sys::Moment(sys::Nanoseconds(running.first_entry_ns))};
+            .first_entry_at = sys::Moment(sys::Nanoseconds(running.first_entry_ns)),
+            .entered = running.first_entry_ns != 0};
     }
 
     Result<handover::Settled> settle(std::chrono::milliseconds timeout) override {
@@ -218,6 +219,7 @@ Status begin_offer(const SourceParts& parts, Parcel& parcel) {
     const handover::Ownership now = parts.record.read();
     parcel.offer.instance = parts.self.value;
     parcel.offer.epoch = now.epoch;
+    parcel.offer.paused = !parts.machine.running();
     parcel.offer.spec_json = machine::to_json(parts.machine.spec());
     for (const state::SectionId& id : parts.machine.section_ids()) {
         parcel.offer.sections.push_back({.name = id.name, .version = 1});
@@ -227,7 +229,7 @@ Status begin_offer(const SourceParts& parts, Parcel& parcel) {
 
 } // namespace
 
-handover::Report run_source(SourceParts parts, sys::MessageSocket successor) {
+handover::Report run_source(SourceParts parts, const sys::MessageSocket& successor) {
     handover::Report report{.machine = parts.machine.spec().name,
                             .source_build_id = std::string(build_id()),
                             .before = parts.record.read()};

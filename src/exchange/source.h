@@ -44,6 +44,6 @@ struct SourceParts {
 };
 
 /// Runs the exchange over `successor`. Whatever happened stands in the report.
-[[nodiscard]] handover::Report run_source(SourceParts parts, sys::MessageSocket successor);
+[[nodiscard]] handover::Report run_source(SourceParts parts, const sys::MessageSocket& successor);
 
 } // namespace godwit::exchange

@@ -35,6 +35,7 @@ void put(const Offer& from, state::HandoverMessage& to) {
     offer.set_protocol(from.protocol);
     offer.set_instance(from.instance);
     offer.set_epoch(from.epoch);
+    offer.set_paused(from.paused);
     offer.set_spec_json(from.spec_json);
     put_names(from.descriptors, *offer.mutable_descriptors());
     for (const SectionKind& kind : from.sections) {
@@ -110,6 +111,7 @@ Result<WireMessage> offer_from(const state::Offer& from, std::vector<sys::Fd> fd
     Offer offer{.protocol = from.protocol(),
                 .instance = from.instance(),
                 .epoch = from.epoch(),
+                .paused = from.paused(),
                 .spec_json = from.spec_json(),
                 .descriptors = GODWIT_TRY(take_descriptors(from.descriptors(), std::move(fds)))};
     for (const state::SectionKind& kind : from.sections()) {

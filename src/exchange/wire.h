@@ -42,6 +42,8 @@ struct Offer {
     std::uint32_t protocol = protocol_version;
     std::uint32_t instance = 0;
     std::uint32_t epoch = 0;
+    /// The guest is paused on request and stays so at the destination.
+    bool paused = false;
     std::string spec_json;
     std::vector<SectionKind> sections;
     std::vector<Frame> frames;
@@ -58,7 +60,7 @@ struct TakeOver {
 struct Running {
     std::uint32_t epoch = 0;
     std::int64_t claimed_at_ns = 0;
-    std::int64_t first_entry_ns = 0;
+    std::int64_t first_entry_ns = 0; ///< 0 if the guest is paused and was not entered.
 };
 
 struct Settle {};

@@ -169,10 +169,13 @@ class SourceRun {
     void finish_commit() {
         report_.after = parts_.record.read();
         report_.outcome = Outcome::done;
-        report_.blackout_us =
-            sys::microseconds_between(parts_.machine.stopped_at(), resumed_.first_entry_at);
         enter(Phase::settle, "settle");
-        times_.shift(Phase::commit, Phase::resume, resumed_.first_entry_at - resumed_.claimed_at);
+        if (resumed_.entered) {
+            report_.blackout_us =
+                sys::microseconds_between(parts_.machine.stopped_at(), resumed_.first_entry_at);
+            times_.shift(
+                Phase::commit, Phase::resume, resumed_.first_entry_at - resumed_.claimed_at);
+        }
         for (Carrier* carrier : parts_.carriers) {
             const Status settled = carrier->settle();
             if (!settled.has_value()) {

@@ -44,6 +44,8 @@ struct Resumed {
     Ownership ownership;
     sys::Moment claimed_at;
     sys::Moment first_entry_at;
+    /// False if the guest was paused before and stays so: no blackout to speak of.
+    bool entered = true;
 };
 
 struct Settled {

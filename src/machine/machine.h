@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "machine/machine_spec.h"
+#include "machine/stop_reason.h"
 #include "memory/guest_memory.h"
 #include "state/saved_state.h"
 #include "sys/clock.h"
@@ -18,7 +19,9 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace godwit::machine {
@@ -37,12 +40,10 @@ using Resources = std::vector<Resource>;
 /// The same without "ram", for a restored machine whose RAM comes from its snapshot.
 [[nodiscard]] Result<Resources> open_resources_except_ram(const MachineSpec& spec);
 
-/// Why the guest stopped by itself.
-enum class StopReason : std::uint8_t { powered_off, rebooted, triple_fault, internal_error };
-
-/// Called on a vCPU thread; must only hand the news on.
+/// Called on vCPU and I/O threads; must only hand the news on. Empty ones are left out.
 struct MachineEvents {
-    std::function<void(StopReason reason, std::string detail)> stopped;
+    /// Once per machine; no vCPU runs on afterwards.
+    StopSink stopped;
     /// Bytes the guest wrote to a console: port "serial" or "virtio". May not block.
     std::function<void(std::string_view port, std::span<const std::byte> bytes)> console_output;
     /// A port that refused input before can take some again. May be empty.

@@ -37,6 +37,8 @@ class GuestMemory {
 
     [[nodiscard]] const std::vector<Region>& regions() const noexcept { return regions_; }
     [[nodiscard]] std::uint64_t ram_bytes() const noexcept { return ram_bytes_; }
+    /// Whether changes stay in this process instead of reaching the backing.
+    [[nodiscard]] bool is_private() const noexcept { return mode_ == sys::MapMode::private_copy; }
 
     /// Copies out of or into guest RAM; a range that leaves RAM is invalid_argument and copies
     /// nothing. Ranges may cross from one region into the next only if they are adjacent guest

@@ -16,13 +16,15 @@
 namespace godwit::state {
 
 inline constexpr std::size_t sections_max = 4096;
+inline constexpr std::size_t state_bytes_max = 256U << 20U;
+inline constexpr std::uint32_t state_format = 1;
 
 /// Readable without knowing any section.
 struct StateHeader {
-    std::uint32_t format = 1;
+    std::uint32_t format = state_format;
     std::string architecture = "x86_64";
-    std::string writer;   ///< Version text of the build that wrote it.
-    std::string build_id; ///< Hex of the writer's ELF build id.
+    std::string writer; ///< Version text of the build that wrote it; printable ASCII, may be empty.
+    std::string build_id; ///< Lower-case hex of the writer's ELF build id; may be empty.
 };
 
 class SavedState {
@@ -40,12 +42,14 @@ class SavedState {
     [[nodiscard]] Result<std::uint32_t> finish() const;
     [[nodiscard]] const std::vector<Section>& sections() const noexcept { return sections_; }
 
+    /// The bytes. `header` must be valid: it comes from this build or from decode().
     [[nodiscard]] std::string encode() const;
     /// Refuses bad magic, format, architecture, lengths, checksums, duplicates, leftover bytes.
     [[nodiscard]] static Result<SavedState> decode(std::span<const std::byte> bytes);
 
   private:
     std::vector<Section> sections_;
+    std::size_t encoded_bytes_ = 0; ///< Of all sections, for state_bytes_max.
 };
 
 } // namespace godwit::state

@@ -181,13 +181,15 @@ Status EventLoop::run_once(std::chrono::milliseconds timeout) {
     }
     for (int i = 0; i < count; ++i) {
         const epoll_event& event = ready[static_cast<std::size_t>(i)];
-        if (event.data.u64 == wake_id) {
+        // A copy: epoll_event is packed, and find() takes a reference.
+        const std::uint64_t id = event.data.u64;
+        if (id == wake_id) {
             wake_.drain();
             run_posted();
             continue;
         }
         // A callback served earlier in this batch may have removed this watch.
-        const auto found = watches_.find(event.data.u64);
+        const auto found = watches_.find(id);
         if (found != watches_.end()) {
             const std::shared_ptr<Watch> watch = found->second;
             watch->callback(event.events);

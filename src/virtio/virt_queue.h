@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace godwit::virtio {
@@ -34,6 +35,7 @@ struct QueueState {
     Gpa device_area;                  ///< Used ring.
     std::uint16_t next_available = 0; ///< Ring index the device looks at next.
     std::uint16_t next_used = 0;      ///< Ring index the device fills next.
+    friend auto operator<=>(const QueueState&, const QueueState&) = default;
 };
 
 /// A descriptor chain: what the driver gives to read (`readable`) and to fill (`writable`), in
@@ -63,15 +65,24 @@ class VirtQueue {
     [[nodiscard]] static Result<VirtQueue>
     create(std::shared_ptr<memory::GuestMemory> memory, const QueueState& state, Features features);
 
-    /// The next chain the driver offers, into `chain`; false if there is none.
+    /// The next chain the driver offers, into `chain`; false if there is none. An error leaves the
+    /// queue as it was; the device stops serving it.
     [[nodiscard]] Result<bool> pop(Chain& chain);
     /// Puts the last popped chain back; the next pop returns it again. Only before any push of it.
     void undo_pop() noexcept;
     /// True if the driver offers something (cheap look at the available index).
     [[nodiscard]] bool has_available() const noexcept;
-    /// Gives a chain back with `written` bytes filled in its writable part (from the start), and
-    /// records them in the write log.
+    /// Gives a chain back with `written` bytes (at most writable_bytes) filled in its writable
+    /// part, from the start, and records them in the write log.
     void push(const Chain& chain, std::uint64_t written);
+    /// A chain and how much of it was filled.
+    struct Completion {
+        const Chain* chain = nullptr;
+        std::uint64_t written = 0;
+    };
+    /// push() of each, in order, but the driver sees all of them at once: a packet over several
+    /// buffers (5.1.6.4.1).
+    void push_together(std::span<const Completion> completions);
     /// After a batch of push(): whether the driver wants an interrupt.
     [[nodiscard]] bool take_notification_due();
     /// Asks the driver not to / to ring the doorbell. enable returns true if something was offered
@@ -88,11 +99,22 @@ class VirtQueue {
     VirtQueue(std::shared_ptr<memory::GuestMemory> memory,
               const QueueState& state,
               Features features);
-    // The implementer adds what it needs here (cached host pointers of the three areas).
+    [[nodiscard]] Status gather(Chain& chain) const;
+    void fill_used(const Chain& chain, std::uint64_t written);
+    void publish_used();
+    [[nodiscard]] Status add_indirect(Chain& chain, Gpa table, std::uint32_t table_bytes) const;
+    [[nodiscard]] Status
+    add_segment(Chain& chain, Gpa start, std::uint32_t bytes, bool writable) const;
+
     std::shared_ptr<memory::GuestMemory> memory_;
     QueueState state_;
     Features features_;
     std::uint32_t outstanding_ = 0;
+    std::uint16_t signalled_used_ = 0; ///< next_used when an interrupt was last considered.
+    // The three areas as this process sees them; valid as long as memory_ lives.
+    const std::byte* descriptors_ = nullptr;
+    std::byte* available_ = nullptr;
+    std::byte* used_ = nullptr;
 };
 
 } // namespace godwit::virtio

@@ -1,6 +1,7 @@
 #include "vmm/service.h"
 
 #include "base/log.h"
+#include "memory/ram_file.h"
 #include "vmm/snapshot.h"
 
 #include <sys/epoll.h>
@@ -195,7 +196,7 @@ void Service::taken(Result<std::pair<exchange::TakenMachine, std::vector<exchang
     machine_ = std::move(taken.machine);
     record_ = std::move(taken.record);
     role_ = Role::owner;
-    set_state(RunState::running);
+    set_state(taken.paused ? RunState::paused : RunState::running);
     log::info("taken_over", {{"machine", options_.machine}, {"epoch", taken.ownership.epoch}});
     const Status listening = consoles_->listen(options_.machine_directory());
     if (!listening.has_value()) {

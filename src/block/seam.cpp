@@ -1,1 +1,0 @@
-#include "block/block_device.h"

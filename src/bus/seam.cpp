@@ -1,1 +1,0 @@
-#include "bus/bus.h"

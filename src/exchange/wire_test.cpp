@@ -1,0 +1,82 @@
+#include "exchange/wire.h"
+
+namespace godwit::exchange {
+namespace {
+
+constexpr std::chrono::milliseconds long_enough{5000};
+
+std::pair<sys::MessageSocket, sys::MessageSocket> make_pair_of_sockets() {
+    return GODWIT_MUST(sys::MessageSocket::pair());
+}
+
+Offer make_offer() {
+    Offer offer{.instance = 7, .epoch = 3, .spec_json = "{}"};
+    offer.sections.push_back({.name = "vcpu", .version = 1});
+    offer.frames.push_back({.page = 5, .host_frame = 99});
+    GODWIT_ASSERT(
+        offer.descriptors.add("ram", GODWIT_MUST(sys::create_memfd("ram", 4096))).has_value());
+    return offer;
+}
+
+TEST(Wire, offer_arrives_with_its_descriptors) {
+    auto [source, destination] = make_pair_of_sockets();
+    ASSERT_TRUE(send(source, make_offer()).has_value());
+    Offer offer = GODWIT_MUST(expect<Offer>(destination, long_enough));
+    EXPECT_EQ(offer.instance, 7U);
+    EXPECT_EQ(offer.epoch, 3U);
+    ASSERT_EQ(offer.sections.size(), 1U);
+    EXPECT_EQ(offer.sections[0].name, "vcpu");
+    ASSERT_EQ(offer.frames.size(), 1U);
+    EXPECT_EQ(offer.frames[0].host_frame, 99U);
+    EXPECT_TRUE(offer.descriptors.take("ram").has_value());
+}
+
+TEST(Wire, failure_of_the_peer_is_its_error) {
+    auto [source, destination] = make_pair_of_sockets();
+    ASSERT_TRUE(
+        send(destination, Failed{.code = ErrorCode::busy, .message = "no room"}).has_value());
+    const auto answer = expect<Prepared>(source, long_enough);
+    ASSERT_FALSE(answer.has_value());
+    EXPECT_EQ(answer.error().code(), ErrorCode::busy);
+    EXPECT_EQ(answer.error().to_string(), "no room");
+}
+
+TEST(Wire, message_out_of_order_is_corrupt) {
+    auto [source, destination] = make_pair_of_sockets();
+    ASSERT_TRUE(send(destination, Running{.epoch = 2}).has_value());
+    const auto answer = expect<Prepared>(source, long_enough);
+    ASSERT_FALSE(answer.has_value());
+    EXPECT_EQ(answer.error().code(), ErrorCode::corrupt);
+}
+
+TEST(Wire, garbage_is_corrupt) {
+    for (const std::string& bytes :
+         {std::string("\xff\xff\xff\xff"), std::string(1, '\0'), std::string("hello there")}) {
+        const auto message = decode({.bytes = bytes, .fds = {}});
+        ASSERT_FALSE(message.has_value());
+        EXPECT_EQ(message.error().code(), ErrorCode::corrupt);
+    }
+}
+
+TEST(Wire, descriptors_that_do_not_match_their_names_are_corrupt) {
+    auto [source, destination] = make_pair_of_sockets();
+    ASSERT_TRUE(send(source, make_offer()).has_value());
+    sys::Message packet = GODWIT_MUST(destination.receive(long_enough));
+    packet.fds.clear();
+    EXPECT_FALSE(decode(std::move(packet)).has_value());
+}
+
+// Every prefix of a valid message is refused or is a valid message, never a crash.
+TEST(Wire, truncated_offer_never_crashes) {
+    auto [source, destination] = make_pair_of_sockets();
+    ASSERT_TRUE(send(source, make_offer()).has_value());
+    const std::string whole = GODWIT_MUST(destination.receive(long_enough)).bytes;
+    int refused = 0;
+    for (std::size_t length = 0; length < whole.size(); ++length) {
+        refused += decode({.bytes = whole.substr(0, length), .fds = {}}).has_value() ? 0 : 1;
+    }
+    EXPECT_GT(refused, 0);
+}
+
+} // namespace
+} // namespace godwit::exchange

@@ -1,0 +1,96 @@
+/// Building a machine. Steps; each is undone by the owners when a later one fails:
+///
+///   1 resources   names and count are those of the spec; RAM is mapped
+///   2 KVM         VM, memory slots, then irqchip, PIT (the order matters for speed: kvm/vm.h)
+///   3 buses       interrupt routes, doorbells, PCI with ECAM
+///   4 vCPUs       created, CPUID given, MSRs probed, threads parked
+///
+/// After it nothing slow is left for boot() or load().
+
+#include "machine/boot/boot_layout.h"
+#include "machine/machine_impl.h"
+#include "machine/resources.h"
+
+namespace godwit::machine {
+
+namespace {
+
+Result<std::shared_ptr<memory::GuestMemory>>
+map_ram(const MachineSpec& spec, const Resources& resources, RamMapping mapping) {
+    const sys::Fd& ram = GODWIT_TRY(find_resource(resources, ram_resource_name)).get();
+    const auto backing =
+        GODWIT_TRY(memory::RamBacking::adopt(GODWIT_TRY(ram.duplicate()), spec.memory));
+    return memory::GuestMemory::map(backing,
+                                    mapping == RamMapping::shared ? sys::MapMode::shared
+                                                                  : sys::MapMode::private_copy);
+}
+
+Status build_memory_slots(const kvm::Vm& vm, const memory::GuestMemory& memory) {
+    std::uint32_t number = 0;
+    for (const auto& region : memory.regions()) {
+        GODWIT_TRY(vm.set_memory_slot({.number = number++,
+                                       .start = region.ram.start,
+                                       .bytes = region.ram.bytes,
+                                       .host = region.host}));
+    }
+    return ok();
+}
+
+} // namespace
+
+Result<std::unique_ptr<Machine>> Machine::build(const MachineSpec& spec,
+                                                Resources resources,
+                                                RamMapping ram_mapping,
+                                                MachineEvents events,
+                                                const sys::Clock& clock) {
+    GODWIT_TRY(check_resources(spec, resources));
+    kvm::Kvm kvm = GODWIT_TRY(kvm::Kvm::open());
+    kvm::Vm vm = GODWIT_TRY(kvm.create_vm());
+    auto impl =
+        std::make_unique<Impl>(spec, std::move(events), clock, std::move(kvm), std::move(vm));
+    impl->resources = std::move(resources);
+    impl->memory = GODWIT_TRY(map_ram(spec, impl->resources, ram_mapping));
+    GODWIT_TRY(build_memory_slots(impl->vm, *impl->memory));
+    GODWIT_TRY(impl->vm.create_irqchip());
+    GODWIT_TRY(impl->vm.create_pit());
+    impl->io = GODWIT_TRY(sys::IoThread::create("io"));
+    GODWIT_TRY(impl->build_buses());
+    GODWIT_TRY(impl->build_vcpus());
+    impl->built = true;
+    return std::unique_ptr<Machine>(new Machine(std::move(impl)));
+}
+
+Status Machine::Impl::build_buses() {
+    msi = GODWIT_TRY(KvmMsiRouter::create(vm));
+    doorbells = std::make_unique<KvmDoorbells>(vm);
+    pci = GODWIT_TRY(bus::PciBus::create(addresses));
+    return addresses.add(boot::ecam_start, boot::ecam_bytes, pci->ecam());
+}
+
+Status Machine::Impl::build_vcpus() {
+    exits = std::make_unique<ExitServer>(
+        ports, addresses, [this](StopReason reason, std::string detail) {
+            stop(reason, std::move(detail));
+        });
+    const auto supported = GODWIT_TRY(kvm.supported_cpuid());
+    const auto msrs = GODWIT_TRY(kvm.msr_indices());
+    const CpuidOptions options{.vcpus = spec.vcpus,
+                               .tsc_deadline_timer =
+                                   kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
+    for (std::uint32_t i = 0; i < spec.vcpus; ++i) {
+        kvm::Vcpu vcpu = GODWIT_TRY(vm.create_vcpu(i));
+        cpuid.push_back(guest_cpuid(supported, options, i));
+        GODWIT_TRY(vcpu.set_cpuid(cpuid.back()));
+        if (i == 0) {
+            vcpu_traits = GODWIT_TRY(probe_vcpu(vcpu, msrs));
+        }
+        vcpus.push_back(GODWIT_TRY(VcpuThread::create(std::move(vcpu),
+                                                      {.exits = exits.get(),
+                                                       .clock = &clock,
+                                                       .first_entry = &first_entry,
+                                                       .ended = &ended})));
+    }
+    return ok();
+}
+
+} // namespace godwit::machine

@@ -1,0 +1,124 @@
+#include "machine/machine.h"
+
+#include "machine/acpi/tables.h"
+#include "machine/boot/boot.h"
+#include "machine/machine_impl.h"
+
+#include <nlohmann/json.hpp>
+
+namespace godwit::machine {
+
+Machine::Machine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Machine::~Machine() {
+    discard(pause(), "the machine goes anyway");
+}
+
+platform::Platform::Args Machine::Impl::platform_args() {
+    return {
+        .vm = &vm,
+        .ports = &ports,
+        .loop = &io->loop(),
+        .clock = &clock,
+        .stop = [this](StopReason reason, std::string detail) { stop(reason, std::move(detail)); },
+        .pci_ports = &pci->ports(),
+        .serial = spec.serial,
+        .serial_output =
+            [this](std::span<const std::byte> bytes) {
+                if (events.console_output) {
+                    events.console_output("serial", bytes);
+                }
+            },
+        .serial_ready =
+            [this] {
+                if (events.console_ready) {
+                    events.console_ready("serial");
+                }
+            },
+    };
+}
+
+namespace {
+
+/// As firmware leaves it: memory is write-back wherever no MTRR says otherwise. Kernels distrust
+/// MTRRs that are off. Hosts without MTRRs refuse; their guests see none either.
+void set_default_memory_type(const kvm::Vcpu& vcpu) {
+    constexpr std::uint32_t msr_mtrr_default_type = 0x2FF;
+    constexpr std::uint64_t enabled = 1U << 11U;
+    constexpr std::uint64_t write_back = 6;
+    kvm::MsrBuffer buffer(1);
+    buffer.header()->nmsrs = 1;
+    buffer.entries()[0].index = msr_mtrr_default_type;
+    buffer.entries()[0].data = enabled | write_back;
+    discard(vcpu.write_msrs(buffer), "the host has no MTRRs");
+}
+
+} // namespace
+
+Status Machine::boot() {
+    Impl& m = *impl_;
+    if (m.ready) {
+        return Error(ErrorCode::conflict, "the machine has a state already");
+    }
+    const acpi::Tables tables = acpi::build_tables(m.spec.vcpus, boot::acpi_tables_start);
+    GODWIT_TRY(m.memory->write(tables.start, tables.bytes));
+    const boot::Entry entry =
+        GODWIT_TRY(boot::load_kernel(*m.memory, m.spec.kernel, tables.rsdp));
+    m.platform = GODWIT_TRY(platform::Platform::create(m.platform_args()));
+    for (const auto& vcpu : m.vcpus) {
+        set_default_memory_type(vcpu->vcpu());
+    }
+    GODWIT_TRY(boot::set_entry(m.vcpus.front()->vcpu(), entry));
+    m.ready = true;
+    return ok();
+}
+
+Result<Resources> Machine::duplicate_resources() const {
+    Resources copies;
+    for (const Resource& resource : impl_->resources) {
+        copies.push_back({resource.name, GODWIT_TRY(resource.fd.duplicate())});
+    }
+    return copies;
+}
+
+memory::GuestMemory& Machine::memory() noexcept {
+    return *impl_->memory;
+}
+
+const MachineSpec& Machine::spec() const noexcept {
+    return impl_->spec;
+}
+
+std::string Machine::statistics_json() const {
+    nlohmann::json vcpus = nlohmann::json::array();
+    for (const auto& vcpu : impl_->vcpus) {
+        const ExitCounters counters = vcpu->counters();
+        vcpus.push_back({{"port_exits", counters.port}, {"memory_exits", counters.memory}});
+    }
+    return nlohmann::json{{"vcpus", std::move(vcpus)}}.dump();
+}
+
+std::size_t Machine::console_input(std::string_view port, std::span<const std::byte> bytes) {
+    if (port == "serial" && impl_->platform != nullptr && impl_->platform->serial() != nullptr) {
+        return impl_->platform->serial()->input(bytes);
+    }
+    return 0;
+}
+
+Status Machine::press_power_button() {
+    if (!impl_->running) {
+        return Error(ErrorCode::conflict, "the machine does not run");
+    }
+    impl_->platform->acpi_pm().press_power_button();
+    return ok();
+}
+
+Status Machine::refresh_disk(std::string_view disk) {
+    return Error(ErrorCode::not_found, "the machine has no disk '" + std::string(disk) + "'");
+}
+
+Status Machine::set_balloon(std::uint64_t) {
+    return Error(ErrorCode::not_found, "the machine has no balloon");
+}
+
+} // namespace godwit::machine

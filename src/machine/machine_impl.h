@@ -1,0 +1,76 @@
+#pragma once
+
+/// The parts of a Machine, in the order they must outlive each other. Private to src/machine; built
+/// by build.cpp, state in machine_state.cpp, running in machine_run.cpp.
+
+#include "bus/pci/pci_bus.h"
+#include "kvm/kvm.h"
+#include "machine/address_map.h"
+#include "machine/cpuid.h"
+#include "machine/kvm_bus.h"
+#include "machine/machine.h"
+#include "machine/platform/platform.h"
+#include "machine/vcpu_exits.h"
+#include "machine/vcpu_state.h"
+#include "machine/vcpu_thread.h"
+#include "memory/guest_memory.h"
+#include "sys/io_thread.h"
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace godwit::machine {
+
+struct Machine::Impl {
+    Impl(MachineSpec machine_spec,
+         MachineEvents machine_events,
+         const sys::Clock& system_clock,
+         kvm::Kvm host_kvm,
+         kvm::Vm host_vm)
+        : spec(std::move(machine_spec)), events(std::move(machine_events)), clock(system_clock),
+          kvm(std::move(host_kvm)), vm(std::move(host_vm)), first_entry(system_clock) {}
+
+    MachineSpec spec;
+    MachineEvents events;
+    const sys::Clock& clock;
+    Resources resources; ///< Duplicates for a handover; what devices use, they own.
+
+    std::shared_ptr<memory::GuestMemory> memory;
+    kvm::Kvm kvm;
+    kvm::Vm vm;
+    std::unique_ptr<sys::IoThread> io; ///< Timers, console, entropy, balloon.
+
+    AddressMap ports;
+    AddressMap addresses;
+    std::unique_ptr<KvmMsiRouter> msi;
+    std::unique_ptr<KvmDoorbells> doorbells;
+    std::unique_ptr<bus::PciBus> pci;
+    std::unique_ptr<platform::Platform> platform; ///< Made by boot() or load().
+
+    std::unique_ptr<ExitServer> exits;
+    FirstEntry first_entry;
+    std::atomic<bool> ended{false}; ///< The guest has stopped by itself.
+    std::atomic<bool> built{false}; ///< `vcpus` is complete.
+    VcpuStateTraits vcpu_traits;
+    std::vector<kvm::CpuidEntries> cpuid; ///< As given to each vCPU.
+
+    bool ready = false; ///< boot() or load() has succeeded.
+    bool running = false;
+    bool devices_awake = false;
+    bool stood_still = false; ///< The guest has run before: its watchdogs are told at start().
+    sys::Moment stopped_at;
+
+    std::vector<std::unique_ptr<VcpuThread>> vcpus; ///< Last: they use all of the above.
+
+    /// The guest has ended: tells once, and keeps every vCPU out. Any thread.
+    void stop(StopReason reason, std::string detail);
+    [[nodiscard]] platform::Platform::Args platform_args();
+    [[nodiscard]] Status build_buses();
+    [[nodiscard]] Status build_vcpus();
+    [[nodiscard]] Status save_into(state::SavedState& state) const;
+    [[nodiscard]] Status load_devices(state::SavedState& state, ClockPolicy policy);
+};
+
+} // namespace godwit::machine

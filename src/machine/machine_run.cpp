@@ -1,0 +1,89 @@
+/// Running and resting: start, quiesce, pause, and the end of a guest.
+
+#include "machine/machine_impl.h"
+
+#include <algorithm>
+
+namespace godwit::machine {
+
+void Machine::Impl::stop(StopReason reason, std::string detail) {
+    if (ended.exchange(true)) {
+        return;
+    }
+    if (built) {
+        for (const auto& vcpu : vcpus) {
+            vcpu->request_pause();
+        }
+    }
+    if (events.stopped) {
+        events.stopped(reason, std::move(detail));
+    }
+}
+
+Status Machine::start() {
+    Impl& m = *impl_;
+    if (!m.ready) {
+        return Error(ErrorCode::conflict, "the machine has neither booted nor been restored");
+    }
+    if (m.ended) {
+        return Error(ErrorCode::conflict, "the guest has ended");
+    }
+    if (m.running) {
+        return ok();
+    }
+    if (m.stood_still) {
+        for (const auto& vcpu : m.vcpus) {
+            discard(vcpu->vcpu().notify_paused(), "refused until the guest uses kvmclock");
+        }
+    }
+    m.platform->wake();
+    m.devices_awake = true;
+    m.first_entry.reset();
+    m.running = true;
+    m.stood_still = true;
+    for (const auto& vcpu : m.vcpus) {
+        vcpu->resume();
+    }
+    return ok();
+}
+
+Status Machine::quiesce_devices() {
+    Impl& m = *impl_;
+    if (m.devices_awake) {
+        m.platform->quiesce();
+        m.devices_awake = false;
+    }
+    return ok();
+}
+
+Status Machine::pause() {
+    Impl& m = *impl_;
+    if (!m.running) {
+        return ok();
+    }
+    GODWIT_TRY(quiesce_devices());
+    for (const auto& vcpu : m.vcpus) {
+        vcpu->request_pause();
+    }
+    m.stopped_at = {};
+    for (const auto& vcpu : m.vcpus) {
+        vcpu->wait_parked();
+        m.stopped_at = std::max(m.stopped_at, vcpu->parked_at());
+    }
+    m.running = false;
+    return ok();
+}
+
+bool Machine::running() const noexcept {
+    return impl_->running && !impl_->ended;
+}
+
+sys::Moment Machine::vcpus_stopped_at() const noexcept {
+    return impl_->stopped_at;
+}
+
+sys::Moment Machine::first_entry_at() const noexcept {
+    return impl_->first_entry.at();
+}
+
+} // namespace godwit::machine

@@ -1,0 +1,25 @@
+#pragma once
+
+/// The named descriptors a machine needs, from its document. Control thread.
+
+#include "machine/machine.h"
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace godwit::machine {
+
+inline constexpr std::string_view ram_resource_name = "ram";
+[[nodiscard]] std::string disk_resource_name(std::size_t disk);
+[[nodiscard]] std::string net_resource_name(std::size_t net, std::size_t queue_pair);
+
+/// The names of all resources of such a machine, in order.
+[[nodiscard]] std::vector<std::string> resource_names(const MachineSpec& spec);
+/// invalid_argument naming the first that is missing, double or unknown.
+[[nodiscard]] Status check_resources(const MachineSpec& spec, const Resources& resources);
+[[nodiscard]] Result<std::reference_wrapper<const sys::Fd>>
+find_resource(const Resources& resources, std::string_view name);
+
+} // namespace godwit::machine

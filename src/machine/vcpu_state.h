@@ -1,0 +1,48 @@
+#pragma once
+
+/// A vCPU's state (section "vcpu"): reading all of it from KVM and setting it in the order KVM
+/// needs (requirement X-1). Control thread, vCPU at rest. Saving makes some ten ioctls and no
+/// decisions: which MSRs this kernel really gives is found out beforehand.
+
+#include "base/result.h"
+#include "kvm/vcpu.h"
+#include "state/state_unit.h"
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace godwit::machine {
+
+/// What the vCPUs of one machine have in common on this host.
+struct VcpuStateTraits {
+    /// MSRs that can be read, in KVM's order, without those saved otherwise (the TSC).
+    std::vector<std::uint32_t> msr_indices;
+    /// The kernel offers the TSC offset as an attribute; else the TSC itself is set.
+    bool has_tsc_offset = false;
+    std::uint32_t host_tsc_khz = 0;
+};
+
+/// Tries every MSR of `listed` once on a vCPU that has its CPUID.
+[[nodiscard]] Result<VcpuStateTraits> probe_vcpu(const kvm::Vcpu& vcpu,
+                                                 std::span<const std::uint32_t> listed);
+
+[[nodiscard]] Result<state::Section> save_vcpu(const kvm::Vcpu& vcpu,
+                                               const VcpuStateTraits& traits,
+                                               std::span<const kvm_cpuid_entry2> cpuid);
+
+struct VcpuLoad {
+    const VcpuStateTraits* traits = nullptr;
+    /// CPUID the vCPU has been given by the build; it is set again only if the saved one differs.
+    std::span<const kvm_cpuid_entry2> cpuid;
+    /// Added to the saved TSC offset: 0 where the TSC never stood still.
+    std::uint64_t tsc_offset_change = 0;
+};
+
+/// Everything that can be checked without touching the vCPU: sizes, CPU features, TSC frequency.
+[[nodiscard]] Status
+check_vcpu_section(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& load);
+[[nodiscard]] Result<std::vector<kvm_cpuid_entry2>>
+load_vcpu(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& load);
+
+} // namespace godwit::machine

@@ -1,0 +1,118 @@
+#include "machine/vcpu_thread.h"
+
+#include "base/log.h"
+#include "kvm/vcpu_kick.h"
+#include "sys/thread.h"
+
+namespace godwit::machine {
+
+void FirstEntry::note() noexcept {
+    if (nanoseconds_.load(std::memory_order_relaxed) == 0) {
+        std::int64_t none = 0;
+        nanoseconds_.compare_exchange_strong(none, clock_.now().time_since_epoch().count());
+    }
+}
+
+sys::Moment FirstEntry::at() const noexcept {
+    return sys::Moment(sys::Nanoseconds(nanoseconds_.load(std::memory_order_acquire)));
+}
+
+Result<std::unique_ptr<VcpuThread>> VcpuThread::create(kvm::Vcpu vcpu, Environment environment) {
+    const std::string name = "vcpu" + std::to_string(vcpu.id());
+    std::unique_ptr<VcpuThread> made(new VcpuThread(std::move(vcpu), environment));
+    made->thread_ = sys::start_thread(name, [self = made.get()] { self->body(); });
+    return made;
+}
+
+VcpuThread::~VcpuThread() {
+    want(Wanted::gone);
+}
+
+void VcpuThread::resume() {
+    want(Wanted::running);
+}
+
+void VcpuThread::request_pause() {
+    want(Wanted::parked);
+}
+
+void VcpuThread::want(Wanted wanted) {
+    const std::scoped_lock lock(mutex_);
+    wanted_ = wanted;
+    if (wanted == Wanted::running || parked_) {
+        changed_.notify_all();
+        return;
+    }
+    // In the guest or serving an exit: the flag is seen by the next entry, the signal ends the
+    // present one.
+    vcpu_.request_exit();
+    kvm::kick(thread_.native_handle());
+}
+
+void VcpuThread::wait_parked() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return parked_; });
+}
+
+sys::Moment VcpuThread::parked_at() const {
+    const std::scoped_lock lock(mutex_);
+    return parked_at_;
+}
+
+ExitCounters VcpuThread::counters() const noexcept {
+    return {.port = port_exits_.load(std::memory_order_relaxed),
+            .memory = memory_exits_.load(std::memory_order_relaxed)};
+}
+
+void VcpuThread::body() noexcept {
+    const Status accepts = kvm::accept_kicks();
+    if (!accepts.has_value()) {
+        environment_.exits->run_failed(vcpu_, accepts.error());
+    }
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        changed_.wait(lock, [this] { return wanted_ != Wanted::parked; });
+        if (wanted_ == Wanted::gone) {
+            return;
+        }
+        parked_ = false;
+        vcpu_.clear_exit_request();
+        lock.unlock();
+        const GuestEnd end = run_guest();
+        lock.lock();
+        parked_ = true;
+        parked_at_ = environment_.clock->now();
+        changed_.notify_all();
+        if (end == GuestEnd::ended && wanted_ == Wanted::running) {
+            wanted_ = Wanted::parked;
+        }
+    }
+}
+
+VcpuThread::GuestEnd VcpuThread::run_guest() noexcept {
+    ExitCounters counters{.port = port_exits_.load(std::memory_order_relaxed),
+                          .memory = memory_exits_.load(std::memory_order_relaxed)};
+    environment_.first_entry->note();
+    while (!environment_.ended->load(std::memory_order_acquire)) {
+        const Result<kvm::Vcpu::RunEnd> end = vcpu_.run();
+        if (!end.has_value()) {
+            environment_.exits->run_failed(vcpu_, end.error());
+            return GuestEnd::ended;
+        }
+        if (*end == kvm::Vcpu::RunEnd::interrupted) {
+            if (vcpu_.exit_requested()) {
+                return GuestEnd::paused;
+            }
+            continue;
+        }
+        const ExitServer::Next next = environment_.exits->serve(vcpu_, counters);
+        port_exits_.store(counters.port, std::memory_order_relaxed);
+        memory_exits_.store(counters.memory, std::memory_order_relaxed);
+        if (next == ExitServer::Next::stay_stopped) {
+            return GuestEnd::ended;
+        }
+    }
+    return GuestEnd::ended;
+}
+
+} // namespace godwit::machine

@@ -1,0 +1,94 @@
+#pragma once
+
+/// A vCPU and the thread that runs it.
+///
+///     parked --resume()--> running --request_pause()--> (leaves the guest) --> parked
+///
+/// The thread parks only when KVM_RUN said "interrupted", that is with every exit served and
+/// completed, or after an exit that ends the guest. Parked, its vCPU belongs to the control
+/// thread; the calls here are the control thread's, except request_pause(), which is any thread's.
+
+#include "kvm/vcpu.h"
+#include "machine/vcpu_exits.h"
+#include "sys/clock.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+namespace godwit::machine {
+
+/// The moment the first vCPU of a machine entered the guest after the last start. Any thread.
+class FirstEntry {
+  public:
+    explicit FirstEntry(const sys::Clock& clock) : clock_(clock) {}
+    void reset() noexcept { nanoseconds_.store(0, std::memory_order_release); }
+    void note() noexcept;
+    /// The epoch of the clock while nobody has entered.
+    [[nodiscard]] sys::Moment at() const noexcept;
+
+  private:
+    const sys::Clock& clock_;
+    std::atomic<std::int64_t> nanoseconds_{0};
+};
+
+class VcpuThread {
+  public:
+    /// What every vCPU of a machine shares; outlives the thread.
+    struct Environment {
+        const ExitServer* exits = nullptr;
+        const sys::Clock* clock = nullptr;
+        FirstEntry* first_entry = nullptr;
+        /// Set once the guest has ended: no vCPU enters again.
+        const std::atomic<bool>* ended = nullptr;
+    };
+
+    /// Starts the thread, parked.
+    [[nodiscard]] static Result<std::unique_ptr<VcpuThread>> create(kvm::Vcpu vcpu,
+                                                                    Environment environment);
+    VcpuThread(const VcpuThread&) = delete;
+    VcpuThread& operator=(const VcpuThread&) = delete;
+    /// Leaves the guest and joins.
+    ~VcpuThread();
+
+    void resume();
+    /// Does not wait.
+    void request_pause();
+    /// Waits until the thread is parked; a pause must have been requested.
+    void wait_parked();
+    /// When it parked last.
+    [[nodiscard]] sys::Moment parked_at() const;
+
+    /// At rest only.
+    [[nodiscard]] kvm::Vcpu& vcpu() noexcept { return vcpu_; }
+    [[nodiscard]] const kvm::Vcpu& vcpu() const noexcept { return vcpu_; }
+    /// Racy while running, meant for people.
+    [[nodiscard]] ExitCounters counters() const noexcept;
+
+  private:
+    enum class Wanted : std::uint8_t { parked, running, gone };
+    VcpuThread(kvm::Vcpu vcpu, Environment environment)
+        : vcpu_(std::move(vcpu)), environment_(environment) {}
+    void body() noexcept;
+    enum class GuestEnd : std::uint8_t { paused, ended };
+    [[nodiscard]] GuestEnd run_guest() noexcept;
+    void want(Wanted wanted);
+
+    kvm::Vcpu vcpu_;
+    Environment environment_;
+    std::atomic<std::uint64_t> port_exits_{0};
+    std::atomic<std::uint64_t> memory_exits_{0};
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    Wanted wanted_ = Wanted::parked; ///< Guarded by mutex_.
+    bool parked_ = true;             ///< Guarded by mutex_.
+    sys::Moment parked_at_;          ///< Guarded by mutex_.
+
+    std::jthread thread_; ///< Last: it uses everything above.
+};
+
+} // namespace godwit::machine

@@ -1,0 +1,98 @@
+#include "machine/vm_state.h"
+
+#include "machine/section_codec.h"
+#include "state/kvm_vm.pb.h"
+
+#include <x86intrin.h>
+
+#include <cstring>
+
+namespace godwit::machine {
+
+namespace {
+
+std::uint64_t host_tsc_at(const kvm_clock_data& data) {
+    return (data.flags & KVM_CLOCK_HOST_TSC) != 0 ? data.host_tsc : __rdtsc();
+}
+
+template <typename T>
+void put(std::string& out, const T& value) {
+    out.assign(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+} // namespace
+
+Result<state::Section> save_vm(const kvm::Vm& vm, const sys::Clock& clock) {
+    state::KvmVmState saved;
+    for (const kvm_irqchip& chip : GODWIT_TRY(vm.irqchips())) {
+        put(*saved.add_irqchips(), chip);
+    }
+    put(*saved.mutable_pit(), GODWIT_TRY(vm.pit()));
+    state::ClockState& moment = *saved.mutable_clock();
+    const kvm_clock_data data = GODWIT_TRY(vm.clock());
+    moment.set_host_tsc(host_tsc_at(data));
+    moment.set_monotonic_ns(clock.now().time_since_epoch().count());
+    moment.set_kvmclock_ns(data.clock);
+    return encode_section({.name = "kvm-vm", .instance = 0}, saved);
+}
+
+namespace {
+
+template <typename T>
+Status take(const state::Section& section, const std::string& bytes, T& out) {
+    if (bytes.size() != sizeof(T)) {
+        return bad_section(section, "a structure has the wrong length");
+    }
+    std::memcpy(&out, bytes.data(), sizeof(out));
+    return ok();
+}
+
+} // namespace
+
+Result<VmState> parse_vm_section(const state::Section& section) {
+    const auto saved = GODWIT_TRY(decode_section<state::KvmVmState>(section));
+    VmState state;
+    if (saved.irqchips_size() != static_cast<int>(state.irqchips.size())) {
+        return bad_section(section, "there must be three interrupt controllers");
+    }
+    for (int i = 0; i < saved.irqchips_size(); ++i) {
+        GODWIT_TRY(take(section, saved.irqchips(i), state.irqchips[static_cast<std::size_t>(i)]));
+    }
+    GODWIT_TRY(take(section, saved.pit(), state.pit));
+    if (!saved.has_clock()) {
+        return bad_section(section, "the clock is missing");
+    }
+    state.clock = {.kvmclock_ns = saved.clock().kvmclock_ns(),
+                   .host_tsc = saved.clock().host_tsc(),
+                   .monotonic_ns = saved.clock().monotonic_ns()};
+    return state;
+}
+
+Status load_interrupt_controllers(const kvm::Vm& vm, const VmState& state) {
+    GODWIT_TRY(vm.set_irqchips(state.irqchips));
+    return vm.set_pit(state.pit);
+}
+
+Status continue_kvmclock(const kvm::Vm& vm, const ClockMoment& saved, const sys::Clock& clock) {
+    const std::int64_t elapsed_ns = clock.now().time_since_epoch().count() - saved.monotonic_ns;
+    if (elapsed_ns < 0) {
+        return Error(ErrorCode::conflict,
+                     "the machine was saved in the future of this host's clock: it comes from "
+                     "another host or another boot; restore it with a frozen clock");
+    }
+    kvm_clock_data data{};
+    data.clock = saved.kvmclock_ns + static_cast<std::uint64_t>(elapsed_ns);
+    return vm.set_clock(data);
+}
+
+Status resume_kvmclock(const kvm::Vm& vm, const ClockMoment& saved) {
+    kvm_clock_data data{};
+    data.clock = saved.kvmclock_ns;
+    return vm.set_clock(data);
+}
+
+std::uint64_t frozen_tsc_offset_change(const ClockMoment& saved) noexcept {
+    return saved.host_tsc - __rdtsc();
+}
+
+} // namespace godwit::machine

@@ -1,0 +1,153 @@
+#include "memory/ram_file.h"
+
+#include "base/scope_guard.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace godwit::memory {
+
+namespace {
+
+constexpr std::uint64_t step_bytes = 4 * mib;
+
+struct Extent {
+    std::uint64_t start = 0;
+    std::uint64_t end = 0;
+};
+
+/// The next run of data in the file at or after `from`; empty at the end. A file system that knows
+/// no holes reports all as data.
+Result<Extent> next_data(const sys::Fd& fd, std::uint64_t from, std::uint64_t end) {
+    const off_t start = ::lseek(fd.raw(), static_cast<off_t>(from), SEEK_DATA);
+    if (start < 0) {
+        if (errno == ENXIO) {
+            return Extent{.start = end, .end = end};
+        }
+        if (errno == EINVAL) {
+            return Extent{.start = from, .end = end};
+        }
+        return Error::from_errno(errno, "look for data in a RAM file");
+    }
+    const off_t hole = ::lseek(fd.raw(), start, SEEK_HOLE);
+    if (hole < 0) {
+        return Error::from_errno(errno, "look for a hole in a RAM file");
+    }
+    return Extent{.start = std::min(static_cast<std::uint64_t>(start), end),
+                  .end = std::min(static_cast<std::uint64_t>(hole), end)};
+}
+
+bool is_zero(std::span<const std::byte> page) {
+    // Comparing a run with itself shifted by one byte lets memcmp do the work.
+    return page[0] == std::byte{0} &&
+           std::memcmp(page.data(), page.data() + 1, page.size() - 1) == 0;
+}
+
+/// Writes the pages of `data` that are not zero, joined into runs; `at` is their place in the file.
+Result<std::uint64_t>
+write_pages(const sys::Fd& file, std::span<const std::byte> data, std::uint64_t at) {
+    std::uint64_t written = 0;
+    std::uint64_t run_start = 0;
+    for (std::uint64_t offset = 0; offset <= data.size(); offset += page_size) {
+        const bool ends = offset == data.size() || is_zero(data.subspan(offset, page_size));
+        if (!ends) {
+            continue;
+        }
+        if (offset > run_start) {
+            GODWIT_TRY(
+                sys::pwrite_all(file, data.subspan(run_start, offset - run_start), at + run_start));
+            written += offset - run_start;
+        }
+        run_start = offset + page_size;
+    }
+    return written;
+}
+
+/// RAM as one range in the order of the backing.
+std::span<const std::byte>
+bytes_at(const GuestMemory& memory, std::uint64_t offset, std::uint64_t length) {
+    for (const GuestMemory::Region& region : memory.regions()) {
+        if (offset >= region.ram.offset && offset < region.ram.offset + region.ram.bytes) {
+            const std::uint64_t inside = offset - region.ram.offset;
+            return {region.host + inside, std::min(length, region.ram.bytes - inside)};
+        }
+    }
+    return {};
+}
+
+Result<std::uint64_t> write_extent(const GuestMemory& memory,
+                                   const sys::Fd& file,
+                                   const Extent& extent,
+                                   const RamFileProgress& progress,
+                                   const std::atomic<bool>& cancel) {
+    std::uint64_t written = 0;
+    std::uint64_t at = round_down(extent.start, page_size);
+    const std::uint64_t end = round_up(extent.end, page_size);
+    while (at < end) {
+        if (cancel.load()) {
+            return Error(ErrorCode::cancelled, "cancelled on request");
+        }
+        const auto data = bytes_at(memory, at, std::min(step_bytes, end - at));
+        written += GODWIT_TRY(write_pages(file, data, at));
+        at += data.size();
+        if (progress) {
+            progress(at, memory.ram_bytes());
+        }
+    }
+    return written;
+}
+
+} // namespace
+
+Result<RamFileResult> write_ram_file(const GuestMemory& memory,
+                                     const sys::Fd& backing,
+                                     const std::string& path,
+                                     const RamFileProgress& progress,
+                                     const std::atomic<bool>& cancel) {
+    const sys::Fd file = GODWIT_TRY(sys::open(path, O_RDWR | O_CREAT | O_EXCL));
+    ScopeGuard remove_file([&] { ::unlink(path.c_str()); });
+    if (::ftruncate(file.raw(), static_cast<off_t>(memory.ram_bytes())) != 0) {
+        return Error::from_errno(errno, "size '" + path + "'");
+    }
+    RamFileResult result{.ram_bytes = memory.ram_bytes()};
+    // In a private mapping the guest may have data where the file has a hole: then everything is
+    // read.
+    const bool holes_are_zero = !memory.is_private();
+    std::uint64_t at = 0;
+    while (at < memory.ram_bytes()) {
+        Extent extent{.start = at, .end = memory.ram_bytes()};
+        if (holes_are_zero) {
+            extent = GODWIT_TRY(next_data(backing, at, memory.ram_bytes()));
+        }
+        result.written_bytes += GODWIT_TRY(write_extent(memory, file, extent, progress, cancel)
+                                               .with_context("write '" + path + "'"));
+        at = round_up(extent.end, page_size);
+    }
+    if (::fsync(file.raw()) != 0) {
+        return Error::from_errno(errno, "make '" + path + "' durable");
+    }
+    remove_file.commit();
+    return result;
+}
+
+Status copy_ram(const sys::Fd& from, const sys::Fd& to, std::uint64_t bytes) {
+    std::vector<std::byte> buffer(step_bytes);
+    std::uint64_t at = 0;
+    while (at < bytes) {
+        const Extent extent = GODWIT_TRY(next_data(from, at, bytes));
+        for (at = extent.start; at < extent.end;) {
+            const auto piece = std::span(buffer).first(std::min(step_bytes, extent.end - at));
+            GODWIT_TRY(sys::pread_exact(from, piece, at));
+            GODWIT_TRY(sys::pwrite_all(to, piece, at));
+            at += piece.size();
+        }
+        at = std::max(at, extent.end);
+    }
+    return ok();
+}
+
+} // namespace godwit::memory

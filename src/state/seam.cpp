@@ -1,1 +1,0 @@
-#include "state/saved_state.h"

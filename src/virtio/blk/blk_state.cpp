@@ -1,0 +1,88 @@
+#include "virtio/blk/blk_state.h"
+
+#include "state/virtio_blk.pb.h"
+
+#include <limits>
+
+namespace godwit::virtio {
+
+namespace {
+
+constexpr std::uint32_t section_version = 1;
+
+bool complete(const state::VirtioBlkState& saved) {
+    return saved.has_capacity_bytes() && saved.has_logical_block_bytes() && saved.has_read_only() &&
+           saved.has_queues() && saved.has_queue_size() && saved.has_can_discard() &&
+           saved.has_can_write_zeroes() && saved.has_serial();
+}
+
+} // namespace
+
+state::Section encode(const BlkState& disk, state::SectionId id) {
+    state::VirtioBlkState saved;
+    saved.set_capacity_bytes(disk.geometry.bytes);
+    saved.set_logical_block_bytes(disk.geometry.logical_block_bytes);
+    saved.set_read_only(disk.geometry.read_only);
+    saved.set_queues(disk.options.queues);
+    saved.set_queue_size(disk.options.queue_size);
+    saved.set_can_discard(disk.geometry.can_discard);
+    saved.set_can_write_zeroes(disk.geometry.can_write_zeroes);
+    saved.set_serial(disk.options.serial);
+    return {.id = std::move(id),
+            .version = section_version,
+            .required = true,
+            .payload = saved.SerializeAsString()};
+}
+
+Result<BlkState> decode_blk(const state::Section& section) {
+    const auto bad = [&](const char* what) {
+        return Error(ErrorCode::corrupt, "section " + section.id.to_string() + ": " + what);
+    };
+    state::VirtioBlkState saved;
+    if (section.version != section_version || !saved.ParseFromString(section.payload)) {
+        return bad("it cannot be read");
+    }
+    if (!complete(saved)) {
+        return bad("a field is missing");
+    }
+    constexpr std::uint32_t u16_max = std::numeric_limits<std::uint16_t>::max();
+    if (saved.queues() > u16_max || saved.queue_size() > u16_max) {
+        return bad("a field is out of range");
+    }
+    BlkState disk;
+    disk.options = {.instance = section.id.instance,
+                    .serial = saved.serial(),
+                    .queues = static_cast<std::uint16_t>(saved.queues()),
+                    .queue_size = static_cast<std::uint16_t>(saved.queue_size())};
+    GODWIT_TRY(validate(disk.options).with_context("section " + section.id.to_string()));
+    disk.geometry.bytes = saved.capacity_bytes();
+    disk.geometry.logical_block_bytes = saved.logical_block_bytes();
+    disk.geometry.read_only = saved.read_only();
+    disk.geometry.can_discard = saved.can_discard();
+    disk.geometry.can_write_zeroes = saved.can_write_zeroes();
+    return disk;
+}
+
+Status check_same_disk(const BlkState& saved, const BlkState& now) {
+    const auto differs = [&](const char* what) {
+        return Error(ErrorCode::conflict,
+                     "disk \"" + saved.options.serial + "\" differs from the saved one in its " +
+                         what);
+    };
+    if (saved.options.serial != now.options.serial) {
+        return differs("serial number");
+    }
+    if (saved.options.queues != now.options.queues ||
+        saved.options.queue_size != now.options.queue_size) {
+        return differs("queues");
+    }
+    if (saved.geometry.logical_block_bytes != now.geometry.logical_block_bytes) {
+        return differs("block size");
+    }
+    if (saved.geometry.read_only != now.geometry.read_only) {
+        return differs("write protection");
+    }
+    return ok();
+}
+
+} // namespace godwit::virtio

@@ -1,0 +1,23 @@
+#pragma once
+
+/// The saved form of a virtio disk (section "virtio-blk"): what its guest has seen of it, so that a
+/// successor can tell whether its own disk is the same one.
+
+#include "base/result.h"
+#include "block/block_device.h"
+#include "state/state_unit.h"
+#include "virtio/blk/blk_config.h"
+
+namespace godwit::virtio {
+
+struct BlkState {
+    BlkOptions options; ///< Without the instance, which is the section's.
+    block::BlockGeometry geometry;
+};
+
+[[nodiscard]] state::Section encode(const BlkState& disk, state::SectionId id);
+[[nodiscard]] Result<BlkState> decode_blk(const state::Section& section);
+/// Whether a guest that knew `saved` can go on with `now`. A size may have changed; it is told.
+[[nodiscard]] Status check_same_disk(const BlkState& saved, const BlkState& now);
+
+} // namespace godwit::virtio

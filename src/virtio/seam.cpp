@@ -1,1 +1,0 @@
-#include "virtio/virt_queue.h"
