@@ -1,6 +1,6 @@
 #include "kvm/kvm.h"
 
-#include "kvm/fam_buffer.h"
+#include "kvm/counted.h"
 #include "kvm/ioctl.h"
 
 #include <array>
@@ -96,19 +96,19 @@ int Kvm::extension(unsigned capability) const noexcept {
 }
 
 Result<CpuidEntries> Kvm::supported_cpuid() const {
-    FamBuffer<kvm_cpuid2, kvm_cpuid_entry2> buffer(cpuid_entries_max);
-    buffer.header()->nent = cpuid_entries_max;
+    CpuidBuffer buffer(cpuid_entries_max);
+    buffer.header()->count = cpuid_entries_max;
     GODWIT_TRY(
-        call_with(fd_, KVM_GET_SUPPORTED_CPUID, buffer.header(), "KVM_GET_SUPPORTED_CPUID"));
-    const auto all = buffer.entries().first(buffer.header()->nent);
+        call_with(fd_, get_supported_cpuid, buffer.header(), "KVM_GET_SUPPORTED_CPUID"));
+    const auto all = buffer.entries().first(buffer.header()->count);
     return CpuidEntries(all.begin(), all.end());
 }
 
 Result<std::vector<std::uint32_t>> Kvm::msr_indices() const {
-    FamBuffer<kvm_msr_list, std::uint32_t> buffer(msr_indices_max);
-    buffer.header()->nmsrs = msr_indices_max;
-    GODWIT_TRY(call_with(fd_, KVM_GET_MSR_INDEX_LIST, buffer.header(), "KVM_GET_MSR_INDEX_LIST"));
-    const auto all = buffer.entries().first(buffer.header()->nmsrs);
+    MsrIndexBuffer buffer(msr_indices_max);
+    buffer.header()->count = msr_indices_max;
+    GODWIT_TRY(call_with(fd_, get_msr_index_list, buffer.header(), "KVM_GET_MSR_INDEX_LIST"));
+    const auto all = buffer.entries().first(buffer.header()->count);
     return std::vector<std::uint32_t>(all.begin(), all.end());
 }
 

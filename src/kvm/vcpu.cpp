@@ -53,10 +53,10 @@ bool Vcpu::exit_requested() const noexcept {
 }
 
 Status Vcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) const {
-    FamBuffer<kvm_cpuid2, kvm_cpuid_entry2> buffer(entries.size());
-    buffer.header()->nent = static_cast<std::uint32_t>(entries.size());
+    CpuidBuffer buffer(entries.size());
+    buffer.header()->count = static_cast<std::uint32_t>(entries.size());
     std::ranges::copy(entries, buffer.entries().begin());
-    return call_with(fd_, KVM_SET_CPUID2, buffer.header(), "KVM_SET_CPUID2");
+    return call_with(fd_, set_cpuid2, buffer.header(), "KVM_SET_CPUID2");
 }
 
 namespace {
@@ -120,8 +120,8 @@ Status Vcpu::xsave(std::span<std::byte> out) const {
     if (out.size() != traits_.xsave_bytes) {
         return Error(ErrorCode::internal, "XSAVE buffer of the wrong size");
     }
-    return traits_.has_xsave2 ? call_with(fd_, KVM_GET_XSAVE2, out.data(), "KVM_GET_XSAVE2")
-                              : call_with(fd_, KVM_GET_XSAVE, out.data(), "KVM_GET_XSAVE");
+    return traits_.has_xsave2 ? call_with(fd_, kvm::get_xsave2, out.data(), "KVM_GET_XSAVE2")
+                              : call_with(fd_, kvm::get_xsave, out.data(), "KVM_GET_XSAVE");
 }
 
 Status Vcpu::set_xsave(std::span<const std::byte> area) const {
@@ -132,7 +132,7 @@ Status Vcpu::set_xsave(std::span<const std::byte> area) const {
     }
     std::vector<std::byte> padded(traits_.xsave_bytes);
     std::ranges::copy(area, padded.begin());
-    return call_with(fd_, KVM_SET_XSAVE, padded.data(), "KVM_SET_XSAVE");
+    return call_with(fd_, kvm::set_xsave, padded.data(), "KVM_SET_XSAVE");
 }
 
 Result<kvm_lapic_state> Vcpu::lapic() const {
@@ -168,14 +168,14 @@ Status Vcpu::set_debug_registers(const kvm_debugregs& registers) const {
 }
 
 Result<std::size_t> Vcpu::read_msrs(MsrBuffer& msrs) const {
-    msrs.header()->nmsrs = static_cast<std::uint32_t>(msrs.size());
+    msrs.header()->count = static_cast<std::uint32_t>(msrs.size());
     const auto argument = reinterpret_cast<std::uintptr_t>(msrs.header());
-    return static_cast<std::size_t>(GODWIT_TRY(call(fd_, KVM_GET_MSRS, argument, "KVM_GET_MSRS")));
+    return static_cast<std::size_t>(GODWIT_TRY(call(fd_, get_msrs, argument, "KVM_GET_MSRS")));
 }
 
 Result<std::size_t> Vcpu::write_msrs(const MsrBuffer& msrs) const {
     const auto argument = reinterpret_cast<std::uintptr_t>(msrs.header());
-    return static_cast<std::size_t>(GODWIT_TRY(call(fd_, KVM_SET_MSRS, argument, "KVM_SET_MSRS")));
+    return static_cast<std::size_t>(GODWIT_TRY(call(fd_, set_msrs, argument, "KVM_SET_MSRS")));
 }
 
 Result<std::uint32_t> Vcpu::tsc_khz() const {

@@ -7,7 +7,7 @@
 /// and the kick of vcpu_kick.h: any thread.
 
 #include "base/result.h"
-#include "kvm/fam_buffer.h"
+#include "kvm/counted.h"
 #include "sys/fd.h"
 #include "sys/mapping.h"
 
@@ -24,10 +24,8 @@ namespace godwit::kvm {
 struct VcpuTraits {
     bool has_sregs2 = false;
     bool has_xsave2 = false;
-    std::size_t xsave_bytes = sizeof(kvm_xsave);
+    std::size_t xsave_bytes = sizeof(XsaveBase);
 };
-
-using MsrBuffer = FamBuffer<kvm_msrs, kvm_msr_entry>;
 
 class Vcpu {
   public:

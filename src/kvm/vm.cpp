@@ -46,7 +46,7 @@ Result<Vcpu> Vm::create_vcpu(std::uint32_t id) const {
     traits.has_sregs2 = extension(KVM_CAP_SREGS2) > 0;
     const int xsave2 = extension(KVM_CAP_XSAVE2);
     traits.has_xsave2 = xsave2 > 0;
-    traits.xsave_bytes = xsave2 > 0 ? static_cast<std::size_t>(xsave2) : sizeof(kvm_xsave);
+    traits.xsave_bytes = xsave2 > 0 ? static_cast<std::size_t>(xsave2) : sizeof(XsaveBase);
     return Vcpu::adopt(std::move(vcpu), id, run_bytes_, traits);
 }
 
@@ -96,7 +96,7 @@ Status Vm::set_clock(const kvm_clock_data& clock) const {
 }
 
 Status Vm::set_routing(const RoutingTable& table) const {
-    return call_with(fd_, KVM_SET_GSI_ROUTING, table.header(), "KVM_SET_GSI_ROUTING");
+    return call_with(fd_, set_gsi_routing, table.header(), "KVM_SET_GSI_ROUTING");
 }
 
 namespace {

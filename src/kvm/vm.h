@@ -9,7 +9,7 @@
 
 #include "base/result.h"
 #include "base/units.h"
-#include "kvm/fam_buffer.h"
+#include "kvm/counted.h"
 #include "kvm/vcpu.h"
 #include "sys/fd.h"
 
@@ -29,8 +29,6 @@ struct MemorySlot {
     std::uint64_t bytes = 0;
     std::byte* host = nullptr;
 };
-
-using RoutingTable = FamBuffer<kvm_irq_routing, kvm_irq_routing_entry>;
 
 /// The interrupt controllers in the order KVM numbers them: PIC master, PIC slave, IOAPIC.
 using IrqchipState = std::array<kvm_irqchip, 3>;

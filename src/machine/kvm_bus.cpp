@@ -132,7 +132,7 @@ Status KvmMsiRouter::set_table() const {
             entries[next++] = msi_to(first_msi_gsi + static_cast<std::uint32_t>(i), *routes_[i]);
         }
     }
-    table.header()->nr = static_cast<std::uint32_t>(next);
+    table.header()->count = static_cast<std::uint32_t>(next);
     return vm_.set_routing(table);
 }
 

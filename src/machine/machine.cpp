@@ -47,7 +47,7 @@ void set_default_memory_type(const kvm::Vcpu& vcpu) {
     constexpr std::uint64_t enabled = 1U << 11U;
     constexpr std::uint64_t write_back = 6;
     kvm::MsrBuffer buffer(1);
-    buffer.header()->nmsrs = 1;
+    buffer.header()->count = 1;
     buffer.entries()[0].index = msr_mtrr_default_type;
     buffer.entries()[0].data = enabled | write_back;
     discard(vcpu.write_msrs(buffer), "the host has no MTRRs");

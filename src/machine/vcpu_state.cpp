@@ -200,7 +200,7 @@ namespace {
 Status set_msrs(const kvm::Vcpu& vcpu, std::span<const kvm_msr_entry> entries) {
     while (!entries.empty()) {
         kvm::MsrBuffer buffer(entries.size());
-        buffer.header()->nmsrs = static_cast<std::uint32_t>(entries.size());
+        buffer.header()->count = static_cast<std::uint32_t>(entries.size());
         std::ranges::copy(entries, buffer.entries().begin());
         const std::size_t written = GODWIT_TRY(vcpu.write_msrs(buffer));
         if (written >= entries.size()) {

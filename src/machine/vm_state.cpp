@@ -27,7 +27,12 @@ Result<state::Section> save_vm(const kvm::Vm& vm, const sys::Clock& clock) {
     for (const kvm_irqchip& chip : GODWIT_TRY(vm.irqchips())) {
         put(*saved.add_irqchips(), chip);
     }
-    put(*saved.mutable_pit(), GODWIT_TRY(vm.pit()));
+    kvm_pit_state2 pit = GODWIT_TRY(vm.pit());
+    for (kvm_pit_channel_state& channel : pit.channels) {
+        // The host's time, which KVM takes anew when it loads the counters.
+        channel.count_load_time = 0;
+    }
+    put(*saved.mutable_pit(), pit);
     state::ClockState& moment = *saved.mutable_clock();
     const kvm_clock_data data = GODWIT_TRY(vm.clock());
     moment.set_host_tsc(host_tsc_at(data));

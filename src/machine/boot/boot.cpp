@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <vector>
 
 #include <elf.h>
 #include <fcntl.h>
@@ -107,6 +108,13 @@ Result<sys::Fd> open_kernel(const std::string& path) {
                      "; give the path of a vmlinux or vmlinuz with --kernel");
 }
 
+/// The first KiB of a file, or all of a shorter one.
+Result<std::vector<std::byte>> read_head(const sys::Fd& file) {
+    std::vector<std::byte> head(std::min<std::uint64_t>(GODWIT_TRY(sys::file_size(file)), kib));
+    GODWIT_TRY(sys::pread_exact(file, head, 0));
+    return head;
+}
+
 /// What the segment registers of set_entry() say, for kernels that reload them.
 Status write_descriptor_table(memory::GuestMemory& memory) {
     constexpr std::array<std::uint64_t, 5> descriptors{
@@ -130,12 +138,11 @@ Result<Entry> load_kernel(memory::GuestMemory& memory, const KernelSpec& kernel,
     }
     GODWIT_TRY(write_command_line(memory, kernel.command_line));
     GODWIT_TRY(write_descriptor_table(memory));
-    std::array<std::byte, 1024> head{};
-    const bool complete = sys::pread_exact(file, head, 0).has_value();
-    if (complete && std::memcmp(head.data(), ELFMAG, SELFMAG) == 0) {
+    const std::vector<std::byte> head = GODWIT_TRY(read_head(file));
+    if (head.size() >= SELFMAG && std::memcmp(head.data(), ELFMAG, SELFMAG) == 0) {
         return load_elf(memory, kernel, file, rsdp);
     }
-    if (complete && is_bzimage(head)) {
+    if (is_bzimage(head)) {
         return load_bzimage(memory, kernel, file, rsdp);
     }
     return Error(ErrorCode::invalid_argument,

@@ -1,0 +1,283 @@
+#include "machine/machine.h"
+#include "machine/testing/guest_image.h"
+#include "state/kvm_vm.pb.h"
+#include "state/vcpu.pb.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include <unistd.h>
+
+namespace godwit::machine {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// What a guest said and how it ended.
+class Witness {
+  public:
+    MachineEvents events() {
+        MachineEvents events;
+        events.stopped = [this](StopReason reason, std::string detail) {
+            const std::scoped_lock lock(mutex_);
+            reason_ = reason;
+            detail_ = std::move(detail);
+            changed_.notify_all();
+        };
+        events.console_output = [this](std::string_view, std::span<const std::byte> bytes) {
+            const std::scoped_lock lock(mutex_);
+            for (const std::byte byte : bytes) {
+                said_.push_back(std::to_integer<char>(byte));
+            }
+        };
+        return events;
+    }
+    std::optional<StopReason> wait_stopped() {
+        std::unique_lock lock(mutex_);
+        changed_.wait_for(lock, 20s, [this] { return reason_.has_value(); });
+        return reason_;
+    }
+    std::string said() {
+        const std::scoped_lock lock(mutex_);
+        return said_;
+    }
+    std::string detail() {
+        const std::scoped_lock lock(mutex_);
+        return detail_;
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::optional<StopReason> reason_;
+    std::string said_;
+    std::string detail_;
+};
+
+class MachineVmTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        if (::access("/dev/kvm", R_OK | W_OK) != 0) {
+            GTEST_SKIP() << "no usable /dev/kvm";
+        }
+    }
+    static MachineSpec spec_for(const testing::TemporaryFile& kernel, std::uint32_t vcpus = 1) {
+        MachineSpec spec;
+        spec.name = "test";
+        spec.vcpus = vcpus;
+        spec.memory.bytes = 32 * mib;
+        spec.kernel.path = kernel.path();
+        return spec;
+    }
+    std::unique_ptr<Machine> build(const MachineSpec& spec, Resources resources) {
+        auto built = Machine::build(spec,
+                                    std::move(resources),
+                                    RamMapping::shared,
+                                    witness_.events(),
+                                    sys::system_clock());
+        EXPECT_TRUE(built.has_value()) << built.error().to_string();
+        return built.has_value() ? std::move(*built) : nullptr;
+    }
+    std::unique_ptr<Machine> boot(const MachineSpec& spec) {
+        auto resources = open_resources(spec);
+        EXPECT_TRUE(resources.has_value());
+        auto machine = build(spec, std::move(*resources));
+        const Status booted = machine->boot();
+        EXPECT_TRUE(booted.has_value()) << booted.error().to_string();
+        return machine;
+    }
+    /// The guest's counter at 0x200000.
+    static std::uint32_t count_of(Machine& machine) {
+        return *machine.memory().load<std::uint32_t>(Gpa{0x20'0000});
+    }
+    /// Waits until the guest has counted on from `from`.
+    static bool counts_on(Machine& machine, std::uint32_t from) {
+        for (int i = 0; i < 20'000; ++i) {
+            if (count_of(machine) != from) {
+                return true;
+            }
+            std::this_thread::sleep_for(1ms);
+        }
+        return false;
+    }
+
+    Witness witness_;
+};
+
+TEST_F(MachineVmTest, guest_prints_and_powers_off) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::hello_code()));
+    const auto machine = boot(spec_for(kernel));
+    ASSERT_TRUE(machine->start().has_value());
+    EXPECT_EQ(witness_.wait_stopped(), StopReason::powered_off) << witness_.detail();
+    EXPECT_EQ(witness_.said(), "hi");
+    EXPECT_FALSE(machine->running());
+    EXPECT_EQ(machine->start().error().code(), ErrorCode::conflict);
+}
+
+TEST_F(MachineVmTest, triple_fault_stops_the_machine) {
+    // lidt of nothing, then ud2.
+    const testing::Bytes code{0x0F, 0x01, 0x1D, 0x00, 0x00, 0x30, 0x00, 0x0F, 0x0B};
+    const testing::TemporaryFile kernel(testing::pvh_elf(code));
+    const auto machine = boot(spec_for(kernel));
+    ASSERT_TRUE(machine->start().has_value());
+    EXPECT_EQ(witness_.wait_stopped(), StopReason::triple_fault) << witness_.detail();
+}
+
+TEST_F(MachineVmTest, reset_register_reports_a_reboot) {
+    // mov $0xcf9,%dx; mov $6,%al; out %al,%dx; hlt
+    const testing::Bytes code{0x66, 0xBA, 0xF9, 0x0C, 0xB0, 0x06, 0xEE, 0xF4};
+    const testing::TemporaryFile kernel(testing::pvh_elf(code));
+    const auto machine = boot(spec_for(kernel));
+    ASSERT_TRUE(machine->start().has_value());
+    EXPECT_EQ(witness_.wait_stopped(), StopReason::rebooted) << witness_.detail();
+}
+
+/// The payload without what measures time.
+std::string timeless(const state::Section& section) {
+    if (section.id.name == "acpi-pm") {
+        return {};
+    }
+    if (section.id.name != "kvm-vm") {
+        return section.payload;
+    }
+    state::KvmVmState vm;
+    EXPECT_TRUE(vm.ParseFromString(section.payload));
+    vm.clear_clock();
+    return vm.SerializeAsString();
+}
+
+/// Names of the sections that differ.
+std::string differences(const state::SavedState& a, const state::SavedState& b) {
+    if (a.sections().size() != b.sections().size()) {
+        return "number of sections";
+    }
+    std::string names;
+    for (std::size_t i = 0; i < a.sections().size(); ++i) {
+        if (a.sections()[i].id != b.sections()[i].id ||
+            timeless(a.sections()[i]) != timeless(b.sections()[i])) {
+            names += a.sections()[i].id.to_string() + " ";
+        }
+    }
+    return names;
+}
+
+TEST_F(MachineVmTest, state_saved_loaded_and_saved_again_is_the_same) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel, 2);
+    const auto first = boot(spec);
+    ASSERT_TRUE(first->start().has_value());
+    ASSERT_TRUE(counts_on(*first, 0));
+    ASSERT_TRUE(first->pause().has_value());
+    const auto saved = first->save();
+    ASSERT_TRUE(saved.has_value()) << saved.error().to_string();
+    const auto second = build(spec, *first->duplicate_resources());
+    const Status loaded = second->load(*saved, Machine::ClockPolicy::running);
+    ASSERT_TRUE(loaded.has_value()) << loaded.error().to_string();
+    const auto again = second->save();
+    ASSERT_TRUE(again.has_value()) << again.error().to_string();
+    EXPECT_EQ(differences(*again, *saved), "");
+}
+
+/// KVM's pvclock structure (Linux arch/x86/include/asm/pvclock-abi.h).
+struct PvClock {
+    std::uint32_t version;
+    std::uint32_t pad;
+    std::uint64_t tsc;
+    std::uint64_t system_ns;
+    std::uint32_t multiplier;
+    std::int8_t shift;
+    std::uint8_t flags;
+    std::uint16_t pad2;
+};
+
+TEST_F(MachineVmTest, clocks_go_on_across_ten_hand_overs) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel);
+    auto machine = boot(spec);
+    ASSERT_TRUE(machine->start().has_value());
+    ASSERT_TRUE(counts_on(*machine, 0));
+    std::uint64_t last_ns = 0;
+    for (int i = 0; i < 10; ++i) {
+        ASSERT_TRUE(machine->pause().has_value());
+        const auto saved = machine->save();
+        ASSERT_TRUE(saved.has_value());
+        auto next = build(spec, *machine->duplicate_resources());
+        ASSERT_TRUE(next->load(*saved, Machine::ClockPolicy::running).has_value());
+        const std::uint32_t count = count_of(*next);
+        ASSERT_TRUE(next->start().has_value());
+        EXPECT_GE(next->first_entry_at(), sys::Moment{});
+        ASSERT_TRUE(counts_on(*next, count)) << "hand-over " << i << witness_.detail();
+        const auto clock = *next->memory().load<PvClock>(Gpa{0x3000});
+        EXPECT_GT(clock.system_ns, last_ns);
+        last_ns = clock.system_ns;
+        machine = std::move(next);
+    }
+    EXPECT_EQ(witness_.said(), "") << "the TSC went back";
+}
+
+TEST_F(MachineVmTest, frozen_clocks_continue_where_they_stopped) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel);
+    const auto first = boot(spec);
+    ASSERT_TRUE(first->start().has_value());
+    ASSERT_TRUE(counts_on(*first, 0));
+    ASSERT_TRUE(first->pause().has_value());
+    const auto saved = first->save();
+    const auto saved_again = first->save();
+    ASSERT_TRUE(saved.has_value() && saved_again.has_value());
+    std::this_thread::sleep_for(300ms); // the time the guest must not see
+    const auto second = build(spec, *first->duplicate_resources());
+    ASSERT_TRUE(second->load(*saved, Machine::ClockPolicy::frozen).has_value());
+    const auto after = second->save();
+    ASSERT_TRUE(after.has_value());
+    const auto clock_of = [](const state::SavedState& state) {
+        state::KvmVmState vm;
+        EXPECT_TRUE(vm.ParseFromString(state.sections()[0].payload));
+        return vm.clock().kvmclock_ns();
+    };
+    EXPECT_GE(clock_of(*after), clock_of(*saved));
+    EXPECT_LT(clock_of(*after) - clock_of(*saved), 100'000'000U);
+    const std::uint32_t count = count_of(*second);
+    ASSERT_TRUE(second->start().has_value());
+    EXPECT_TRUE(counts_on(*second, count));
+    EXPECT_EQ(witness_.said(), "");
+}
+
+TEST_F(MachineVmTest, state_with_a_cpu_feature_the_host_lacks_is_refused) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel);
+    const auto first = boot(spec);
+    auto saved = first->save();
+    ASSERT_TRUE(saved.has_value());
+    auto vcpu = *saved->take({.name = "vcpu", .instance = 0});
+    state::VcpuState message;
+    ASSERT_TRUE(message.ParseFromString(vcpu.payload));
+    // ecx of leaf 1: VMX. Entries are 40 bytes; leaf 1 is the second.
+    (*message.mutable_cpuid())[40 + 20] |= 0x20;
+    vcpu.payload = message.SerializeAsString();
+    ASSERT_TRUE(saved->add(std::move(vcpu)).has_value());
+    const auto second = build(spec, *first->duplicate_resources());
+    const Status loaded = second->load(std::move(*saved), Machine::ClockPolicy::frozen);
+    ASSERT_FALSE(loaded.has_value());
+    EXPECT_EQ(loaded.error().code(), ErrorCode::unsupported);
+    EXPECT_NE(loaded.error().to_string().find("leaf 0x1 index 0 ecx bits 5"), std::string::npos)
+        << loaded.error().to_string();
+}
+
+TEST_F(MachineVmTest, missing_kernel_is_named) {
+    MachineSpec spec;
+    spec.name = "test";
+    spec.memory.bytes = 32 * mib;
+    spec.kernel.path = "/nonexistent/vmlinux";
+    const auto machine = build(spec, *open_resources(spec));
+    const Status booted = machine->boot();
+    ASSERT_FALSE(booted.has_value());
+    EXPECT_EQ(booted.error().code(), ErrorCode::not_found);
+    EXPECT_NE(booted.error().to_string().find("/nonexistent/vmlinux"), std::string::npos);
+}
+
+} // namespace
+} // namespace godwit::machine
