@@ -30,6 +30,10 @@ KERNEL_COMMAND_LINE = (
     "cryptomgr.notests random.trust_cpu=on audit=0 apparmor=0 rcupdate.rcu_expedited=1 "
     "8250.nr_uarts=1 init_on_alloc=0")
 
+# Without ERMS and FSRM the kernel and libc copy and clear memory by words: QEMU executes "rep movsb" and
+# "rep stosb" a byte at a time, at 11 and 25 MB/s, but "rep stosq" at over 1 GB/s.
+CPU_MODEL = "max,+svm,-erms,-fsrm"
+
 # Channels between the tool and the agent, each a virtio-serial port. "terminal" is the host's hvc0.
 CHANNELS = ("control", "output", "files", "sync")
 # Capacities the frozen kernel has seen. Files are sparse, so a generous payload limit is free.
@@ -200,7 +204,7 @@ class Machine:
         share = "on" if frozen_state is None else "off"
         command = [
             qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-cpu", "max,+svm", "-accel", f"tcg,thread={threads},tb-size=512",
+            "-cpu", CPU_MODEL, "-accel", f"tcg,thread={threads},tb-size=512",
             "-smp", str(variant.cpus), "-m", str(variant.memory_mib),
             "-object", f"memory-backend-file,id=ram,size={variant.memory_mib}M,mem-path={ram},share={share}",
             "-machine", "q35,memory-backend=ram",
