@@ -176,6 +176,8 @@ bool heartbeat_start(const char** reason) {
     network = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     // Its own port is the host's too, so that the host can speak first.
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = host.sin_port};
+    int shared = 1; // in tests both ends are on one host
+    setsockopt(network, SOL_SOCKET, SO_REUSEADDR, &shared, sizeof shared);
     pthread_t thread;
     return network >= 0 && bind(network, (struct sockaddr*)&own, sizeof own) == 0 &&
            pthread_create(&thread, NULL, serve, NULL) == 0;
