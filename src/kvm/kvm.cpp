@@ -3,10 +3,10 @@
 #include "kvm/counted.h"
 #include "kvm/ioctl.h"
 
+#include <fcntl.h>
+
 #include <array>
 #include <cerrno>
-
-#include <fcntl.h>
 
 namespace godwit::kvm {
 
@@ -98,8 +98,7 @@ int Kvm::extension(unsigned capability) const noexcept {
 Result<CpuidEntries> Kvm::supported_cpuid() const {
     CpuidBuffer buffer(cpuid_entries_max);
     buffer.header()->count = cpuid_entries_max;
-    GODWIT_TRY(
-        call_with(fd_, get_supported_cpuid, buffer.header(), "KVM_GET_SUPPORTED_CPUID"));
+    GODWIT_TRY(call_with(fd_, get_supported_cpuid, buffer.header(), "KVM_GET_SUPPORTED_CPUID"));
     const auto all = buffer.entries().first(buffer.header()->count);
     return CpuidEntries(all.begin(), all.end());
 }

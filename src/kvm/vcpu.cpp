@@ -11,8 +11,7 @@
 
 namespace godwit::kvm {
 
-Result<Vcpu>
-Vcpu::adopt(sys::Fd fd, std::uint32_t id, std::size_t run_bytes, VcpuTraits traits) {
+Result<Vcpu> Vcpu::adopt(sys::Fd fd, std::uint32_t id, std::size_t run_bytes, VcpuTraits traits) {
     sys::MappedRegion mapping =
         GODWIT_TRY(sys::MappedRegion::create(fd, 0, run_bytes, sys::MapMode::shared));
     return Vcpu(std::move(fd), std::move(mapping), id, traits);
@@ -179,8 +178,7 @@ Result<std::size_t> Vcpu::write_msrs(const MsrBuffer& msrs) const {
 }
 
 Result<std::uint32_t> Vcpu::tsc_khz() const {
-    return static_cast<std::uint32_t>(
-        GODWIT_TRY(call(fd_, KVM_GET_TSC_KHZ, 0, "KVM_GET_TSC_KHZ")));
+    return static_cast<std::uint32_t>(GODWIT_TRY(call(fd_, KVM_GET_TSC_KHZ, 0, "KVM_GET_TSC_KHZ")));
 }
 
 Status Vcpu::set_tsc_khz(std::uint32_t khz) const {

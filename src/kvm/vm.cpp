@@ -27,8 +27,8 @@ Status Vm::set_memory_slot(const MemorySlot& slot) const {
 
 Status Vm::create_irqchip() const {
     std::uint64_t identity_map = identity_map_address;
-    GODWIT_TRY(call_with(
-        fd_, KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR"));
+    GODWIT_TRY(
+        call_with(fd_, KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR"));
     GODWIT_TRY(call(fd_, KVM_SET_TSS_ADDR, tss_address, "KVM_SET_TSS_ADDR"));
     GODWIT_TRY(call(fd_, KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP"));
     return ok();

@@ -2,8 +2,9 @@
 ///
 ///   1 resources   names and count are those of the spec; RAM is mapped
 ///   2 KVM         VM, memory slots, then irqchip, PIT (the order matters for speed: kvm/vm.h)
-///   3 buses       interrupt routes, doorbells, PCI with ECAM
-///   4 vCPUs       created, CPUID given, MSRs probed, threads parked
+///   3 back ends   threads, open disks with their rings, taps
+///   4 buses       interrupt routes, doorbells, PCI with ECAM
+///   5 vCPUs       created, CPUID given, MSRs probed, threads parked
 ///
 /// After it nothing slow is left for boot() or load().
 
@@ -20,9 +21,8 @@ map_ram(const MachineSpec& spec, const Resources& resources, RamMapping mapping)
     const sys::Fd& ram = GODWIT_TRY(find_resource(resources, ram_resource_name)).get();
     const auto backing =
         GODWIT_TRY(memory::RamBacking::adopt(GODWIT_TRY(ram.duplicate()), spec.memory));
-    return memory::GuestMemory::map(backing,
-                                    mapping == RamMapping::shared ? sys::MapMode::shared
-                                                                  : sys::MapMode::private_copy);
+    return memory::GuestMemory::map(
+        backing, mapping == RamMapping::shared ? sys::MapMode::shared : sys::MapMode::private_copy);
 }
 
 Status build_memory_slots(const kvm::Vm& vm, const memory::GuestMemory& memory) {
@@ -53,7 +53,7 @@ Result<std::unique_ptr<Machine>> Machine::build(const MachineSpec& spec,
     GODWIT_TRY(build_memory_slots(impl->vm, *impl->memory));
     GODWIT_TRY(impl->vm.create_irqchip());
     GODWIT_TRY(impl->vm.create_pit());
-    impl->io = GODWIT_TRY(sys::IoThread::create("io"));
+    impl->back_ends = GODWIT_TRY(BackEnds::create(spec, impl->resources));
     GODWIT_TRY(impl->build_buses());
     GODWIT_TRY(impl->build_vcpus());
     impl->built = true;
@@ -75,8 +75,7 @@ Status Machine::Impl::build_vcpus() {
     const auto supported = GODWIT_TRY(kvm.supported_cpuid());
     const auto msrs = GODWIT_TRY(kvm.msr_indices());
     const CpuidOptions options{.vcpus = spec.vcpus,
-                               .tsc_deadline_timer =
-                                   kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
+                               .tsc_deadline_timer = kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
     for (std::uint32_t i = 0; i < spec.vcpus; ++i) {
         kvm::Vcpu vcpu = GODWIT_TRY(vm.create_vcpu(i));
         cpuid.push_back(guest_cpuid(supported, options, i));

@@ -44,32 +44,48 @@ struct Mask {
 
 constexpr std::array masks{
     // DTES64, MONITOR, DS-CPL, VMX, SMX, EST, TM2, CNXT-ID, SDBG; xTPR, PDCM; OSXSAVE follows CR4.
-    Mask{1, 0, Part::ecx, bit(2) | bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(10) |
-                              bit(11) | bit(14) | bit(15) | bit(27)},
+    Mask{1,
+         0,
+         Part::ecx,
+         bit(2) | bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(10) | bit(11) |
+             bit(14) | bit(15) | bit(27)},
     Mask{1, 0, Part::edx, bit(21) | bit(22) | bit(29) | bit(31)}, // DS, ACPI, TM, PBE
     Mask{6, 0, Part::eax, ~bit(2)},                               // all but ARAT
     Mask{6, 0, Part::ebx, ~0U},
     Mask{6, 0, Part::ecx, ~0U},
-    Mask{7, 0, Part::ebx, bit(2) | bit(25)},                        // SGX, processor trace
-    Mask{7, 0, Part::ecx, bit(5) | bit(30)},                        // WAITPKG, SGX_LC
-    Mask{7, 0, Part::edx, bit(18) | bit(22) | bit(24) | bit(25)},   // PCONFIG, AMX
-    Mask{7, 1, Part::eax, bit(21)},                                 // AMX_FP16
-    Mask{0xD, 0, Part::eax, bit(17) | bit(18)},                     // AMX state
+    Mask{7, 0, Part::ebx, bit(2) | bit(25)},                      // SGX, processor trace
+    Mask{7, 0, Part::ecx, bit(5) | bit(30)},                      // WAITPKG, SGX_LC
+    Mask{7, 0, Part::edx, bit(18) | bit(22) | bit(24) | bit(25)}, // PCONFIG, AMX
+    Mask{7, 1, Part::eax, bit(21)},                               // AMX_FP16
+    Mask{0xD, 0, Part::eax, bit(17) | bit(18)},                   // AMX state
     // SVM, IBS, SKINIT, WDT, performance counters.
-    Mask{0x8000'0001, 0, Part::ecx, bit(2) | bit(10) | bit(12) | bit(13) | bit(23) | bit(24) |
-                                        bit(28)},
+    Mask{0x8000'0001,
+         0,
+         Part::ecx,
+         bit(2) | bit(10) | bit(12) | bit(13) | bit(23) | bit(24) | bit(28)},
 };
 
 /// Leaves that are left out: MONITOR, performance counters, SGX, trace, frequencies, AMX tiles, v2
 /// topology (0xB is made anew), SVM, IBS, SEV, performance counters v2.
-constexpr std::array<std::uint32_t, 15> dropped_leaves{
-    5, 0xA, 0xB, 0x12, 0x14, 0x15, 0x16, 0x1D, 0x1E, 0x1F,
-    0x8000'000A, 0x8000'001B, 0x8000'001F, 0x8000'0022, 0x8000'0026};
+constexpr std::array<std::uint32_t, 15> dropped_leaves{5,
+                                                       0xA,
+                                                       0xB,
+                                                       0x12,
+                                                       0x14,
+                                                       0x15,
+                                                       0x16,
+                                                       0x1D,
+                                                       0x1E,
+                                                       0x1F,
+                                                       0x8000'000A,
+                                                       0x8000'001B,
+                                                       0x8000'001F,
+                                                       0x8000'0022,
+                                                       0x8000'0026};
 
 bool is_dropped(const kvm_cpuid_entry2& entry) {
     const bool amx_state = entry.function == 0xD && (entry.index == 17 || entry.index == 18);
-    return amx_state ||
-           std::ranges::find(dropped_leaves, entry.function) != dropped_leaves.end();
+    return amx_state || std::ranges::find(dropped_leaves, entry.function) != dropped_leaves.end();
 }
 
 void hide_features(kvm_cpuid_entry2& entry) {
@@ -127,8 +143,8 @@ void describe_topology(kvm_cpuid_entry2& entry, const Topology& topology, bool t
         entry.ecx = with_field(entry.ecx, 1, 1, topology.vcpus > 1 ? 1 : 0);
         break;
     case 0x8000'0008:
-        entry.ecx = with_field(0, 0, 8, topology.vcpus - 1) |
-                    with_field(0, 12, 4, topology.id_bits());
+        entry.ecx =
+            with_field(0, 0, 8, topology.vcpus - 1) | with_field(0, 12, 4, topology.id_bits());
         break;
     case 0x8000'001E:
         entry.eax = topology.id;
@@ -165,9 +181,8 @@ void add_extended_topology(kvm::CpuidEntries& entries, const Topology& topology)
 
 } // namespace
 
-kvm::CpuidEntries guest_cpuid(const kvm::CpuidEntries& supported,
-                              const CpuidOptions& options,
-                              std::uint32_t index) {
+kvm::CpuidEntries
+guest_cpuid(const kvm::CpuidEntries& supported, const CpuidOptions& options, std::uint32_t index) {
     const Topology topology{.vcpus = options.vcpus, .id = index};
     kvm::CpuidEntries entries;
     std::uint32_t basic_leaf_max = 0;

@@ -18,11 +18,11 @@ struct CpuidOptions {
     bool tsc_deadline_timer = false;
 };
 
-/// The entries of vCPU `index`: `supported` (KVM_GET_SUPPORTED_CPUID) filtered, with its own APIC id
-/// and a topology of one socket with one thread per core. Deterministic, sorted by leaf and index.
-[[nodiscard]] kvm::CpuidEntries guest_cpuid(const kvm::CpuidEntries& supported,
-                                            const CpuidOptions& options,
-                                            std::uint32_t index);
+/// The entries of vCPU `index`: `supported` (KVM_GET_SUPPORTED_CPUID) filtered, with its own APIC
+/// id and a topology of one socket with one thread per core. Deterministic, sorted by leaf and
+/// index.
+[[nodiscard]] kvm::CpuidEntries
+guest_cpuid(const kvm::CpuidEntries& supported, const CpuidOptions& options, std::uint32_t index);
 
 /// Whether a guest that was given `saved` may run where guests are given `offered`: unsupported,
 /// naming leaf, register and bits, if it has a feature this host has not.

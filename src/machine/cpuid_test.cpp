@@ -9,9 +9,8 @@
 namespace godwit::machine {
 namespace {
 
-kvm_cpuid_entry2 entry(std::uint32_t leaf,
-                       std::uint32_t index,
-                       std::array<std::uint32_t, 4> registers) {
+kvm_cpuid_entry2
+entry(std::uint32_t leaf, std::uint32_t index, std::array<std::uint32_t, 4> registers) {
     kvm_cpuid_entry2 made{};
     made.function = leaf;
     made.index = index;

@@ -99,8 +99,7 @@ kvm_irq_routing_entry line_to(std::uint32_t gsi, std::uint32_t chip, std::uint32
 std::size_t write_legacy_routes(std::span<kvm_irq_routing_entry> entries) {
     std::size_t next = 0;
     for (std::uint32_t gsi = 0; gsi < 2 * pic_pins; ++gsi) {
-        const std::uint32_t chip =
-            gsi < pic_pins ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE;
+        const std::uint32_t chip = gsi < pic_pins ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE;
         entries[next++] = line_to(gsi, chip, gsi % pic_pins);
     }
     for (std::uint32_t gsi = 0; gsi < ioapic_pins; ++gsi) {

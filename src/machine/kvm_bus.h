@@ -25,8 +25,8 @@ class KvmIrqLine final : public bus::IrqLine {
     bool asserted_ = false; ///< Guarded by mutex_.
 };
 
-/// The machine's one table of interrupt routes: the PC's lines and all MSI vectors. Setting it costs
-/// an SRCU grace period, so a restore holds changes back and sets the table once.
+/// The machine's one table of interrupt routes: the PC's lines and all MSI vectors. Setting it
+/// costs an SRCU grace period, so a restore holds changes back and sets the table once.
 class KvmMsiRouter final : public bus::MsiRouter {
   public:
     static constexpr std::uint32_t first_msi_gsi = 24; ///< After the IOAPIC's pins.

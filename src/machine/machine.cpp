@@ -18,7 +18,7 @@ platform::Platform::Args Machine::Impl::platform_args() {
     return {
         .vm = &vm,
         .ports = &ports,
-        .loop = &io->loop(),
+        .loop = &back_ends->common_loop(),
         .clock = &clock,
         .stop = [this](StopReason reason, std::string detail) { stop(reason, std::move(detail)); },
         .pci_ports = &pci->ports(),
@@ -36,6 +36,17 @@ platform::Platform::Args Machine::Impl::platform_args() {
                 }
             },
     };
+}
+
+DeviceSet::Args Machine::Impl::device_args() {
+    return {.spec = &spec,
+            .events = &events,
+            .back_ends = back_ends.get(),
+            .memory = memory,
+            .pci = pci.get(),
+            .addresses = &addresses,
+            .msi = msi.get(),
+            .doorbells = doorbells.get()};
 }
 
 namespace {
@@ -62,9 +73,9 @@ Status Machine::boot() {
     }
     const acpi::Tables tables = acpi::build_tables(m.spec.vcpus, boot::acpi_tables_start);
     GODWIT_TRY(m.memory->write(tables.start, tables.bytes));
-    const boot::Entry entry =
-        GODWIT_TRY(boot::load_kernel(*m.memory, m.spec.kernel, tables.rsdp));
+    const boot::Entry entry = GODWIT_TRY(boot::load_kernel(*m.memory, m.spec.kernel, tables.rsdp));
     m.platform = GODWIT_TRY(platform::Platform::create(m.platform_args()));
+    m.devices = GODWIT_TRY(DeviceSet::create(m.device_args()));
     for (const auto& vcpu : m.vcpus) {
         set_default_memory_type(vcpu->vcpu());
     }
@@ -95,30 +106,47 @@ std::string Machine::statistics_json() const {
         const ExitCounters counters = vcpu->counters();
         vcpus.push_back({{"port_exits", counters.port}, {"memory_exits", counters.memory}});
     }
-    return nlohmann::json{{"vcpus", std::move(vcpus)}}.dump();
+    nlohmann::json document = nlohmann::json::object();
+    if (impl_->devices != nullptr) {
+        document = nlohmann::json::parse(impl_->devices->statistics_json());
+    }
+    document["vcpus"] = std::move(vcpus);
+    return document.dump();
 }
 
 std::size_t Machine::console_input(std::string_view port, std::span<const std::byte> bytes) {
-    if (port == "serial" && impl_->platform != nullptr && impl_->platform->serial() != nullptr) {
-        return impl_->platform->serial()->input(bytes);
+    Impl& m = *impl_;
+    if (!m.ready) {
+        return 0;
     }
-    return 0;
+    if (port == "serial" && m.platform->serial() != nullptr) {
+        return m.platform->serial()->input(bytes);
+    }
+    return port == "virtio" ? m.devices->console_input(bytes) : 0;
 }
 
 Status Machine::press_power_button() {
-    if (!impl_->running) {
+    if (!running()) {
         return Error(ErrorCode::conflict, "the machine does not run");
     }
     impl_->platform->acpi_pm().press_power_button();
     return ok();
 }
 
-Status Machine::refresh_disk(std::string_view disk) {
-    return Error(ErrorCode::not_found, "the machine has no disk '" + std::string(disk) + "'");
+namespace {
+
+Error not_ready() {
+    return Error(ErrorCode::conflict, "the machine has neither booted nor been restored");
 }
 
-Status Machine::set_balloon(std::uint64_t) {
-    return Error(ErrorCode::not_found, "the machine has no balloon");
+} // namespace
+
+Status Machine::refresh_disk(std::string_view disk) {
+    return impl_->ready ? impl_->devices->refresh_disk(disk) : not_ready();
+}
+
+Status Machine::set_balloon(std::uint64_t bytes) {
+    return impl_->ready ? impl_->devices->set_balloon(bytes) : not_ready();
 }
 
 } // namespace godwit::machine

@@ -7,6 +7,8 @@
 #include "kvm/kvm.h"
 #include "machine/address_map.h"
 #include "machine/cpuid.h"
+#include "machine/devices/back_ends.h"
+#include "machine/devices/device_set.h"
 #include "machine/kvm_bus.h"
 #include "machine/machine.h"
 #include "machine/platform/platform.h"
@@ -14,7 +16,6 @@
 #include "machine/vcpu_state.h"
 #include "machine/vcpu_thread.h"
 #include "memory/guest_memory.h"
-#include "sys/io_thread.h"
 
 #include <atomic>
 #include <memory>
@@ -40,14 +41,16 @@ struct Machine::Impl {
     std::shared_ptr<memory::GuestMemory> memory;
     kvm::Kvm kvm;
     kvm::Vm vm;
-    std::unique_ptr<sys::IoThread> io; ///< Timers, console, entropy, balloon.
+    std::unique_ptr<BackEnds> back_ends;
 
     AddressMap ports;
     AddressMap addresses;
     std::unique_ptr<KvmMsiRouter> msi;
     std::unique_ptr<KvmDoorbells> doorbells;
     std::unique_ptr<bus::PciBus> pci;
-    std::unique_ptr<platform::Platform> platform; ///< Made by boot() or load().
+    // Made by boot() or load().
+    std::unique_ptr<platform::Platform> platform;
+    std::unique_ptr<DeviceSet> devices;
 
     std::unique_ptr<ExitServer> exits;
     FirstEntry first_entry;
@@ -59,7 +62,8 @@ struct Machine::Impl {
     bool ready = false; ///< boot() or load() has succeeded.
     bool running = false;
     bool devices_awake = false;
-    bool stood_still = false; ///< The guest has run before: its watchdogs are told at start().
+    bool announce_due = false; ///< Loaded elsewhere: the network is told at the first start().
+    bool stood_still = false;  ///< The guest has run before: its watchdogs are told at start().
     sys::Moment stopped_at;
 
     std::vector<std::unique_ptr<VcpuThread>> vcpus; ///< Last: they use all of the above.
@@ -67,6 +71,7 @@ struct Machine::Impl {
     /// The guest has ended: tells once, and keeps every vCPU out. Any thread.
     void stop(StopReason reason, std::string detail);
     [[nodiscard]] platform::Platform::Args platform_args();
+    [[nodiscard]] DeviceSet::Args device_args();
     [[nodiscard]] Status build_buses();
     [[nodiscard]] Status build_vcpus();
     [[nodiscard]] Status save_into(state::SavedState& state) const;

@@ -3,6 +3,7 @@
 #include "machine/machine_impl.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace godwit::machine {
 
@@ -37,7 +38,11 @@ Status Machine::start() {
         }
     }
     m.platform->wake();
+    m.devices->wake();
     m.devices_awake = true;
+    if (std::exchange(m.announce_due, false)) {
+        m.devices->announce();
+    }
     m.first_entry.reset();
     m.running = true;
     m.stood_still = true;
@@ -50,6 +55,7 @@ Status Machine::start() {
 Status Machine::quiesce_devices() {
     Impl& m = *impl_;
     if (m.devices_awake) {
+        m.devices->quiesce();
         m.platform->quiesce();
         m.devices_awake = false;
     }

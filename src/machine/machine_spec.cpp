@@ -1,5 +1,9 @@
 #include "machine/machine_spec.h"
 
+#include "machine/devices/device_plan.h"
+#include "machine/mac_address.h"
+
+#include <nlohmann/json.hpp>
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>
@@ -9,8 +13,6 @@
 #include <array>
 #include <cstdio>
 #include <memory>
-
-#include <nlohmann/json.hpp>
 
 namespace godwit::machine {
 
@@ -93,8 +95,7 @@ Place place_of(const Json& document, const std::vector<std::string>& context) {
     }
     place.pointer = place.pointer.empty() ? "/" : place.pointer;
     place.value =
-        at == nullptr ? ""
-                      : shortened(at->dump(-1, ' ', false, Json::error_handler_t::replace));
+        at == nullptr ? "" : shortened(at->dump(-1, ' ', false, Json::error_handler_t::replace));
     return place;
 }
 
@@ -172,29 +173,13 @@ DiskSpec disk_from(const Json& object, std::size_t index, std::uint32_t vcpus) {
     return disk;
 }
 
-/// A locally administered address from name and index (FNV-1a), the same at every start.
-std::string derived_mac(const std::string& machine, std::size_t index) {
-    std::uint64_t hash = 0xCBF2'9CE4'8422'2325;
-    for (const char c : machine + "/" + std::to_string(index)) {
-        hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x100'0000'01B3;
-    }
-    std::array<char, 18> text{};
-    std::snprintf(text.data(),
-                  text.size(),
-                  "52:54:00:%02x:%02x:%02x",
-                  static_cast<unsigned>(hash & 0xFFU),
-                  static_cast<unsigned>(hash >> 8U & 0xFFU),
-                  static_cast<unsigned>(hash >> 16U & 0xFFU));
-    return text.data();
-}
-
 NetSpec net_from(const Json& object, std::size_t index, const std::string& machine) {
     NetSpec net;
     take(object, "tap", net.tap);
     take(object, "mac", net.mac);
     take(object, "queue_pairs", net.queue_pairs);
     if (net.mac.empty()) {
-        net.mac = derived_mac(machine, index);
+        net.mac = derived_mac_address(machine, index);
     }
     return net;
 }
@@ -248,6 +233,11 @@ Status cross_check(const MachineSpec& spec) {
     if (spec.kernel.command_line.find('\0') != std::string::npos ||
         spec.kernel.path.find('\0') != std::string::npos) {
         return bad_value("/kernel", "text with a zero byte", "the kernel would not see the rest");
+    }
+    if (const std::size_t devices = plan_devices(spec).size(); devices > devices_max) {
+        return bad_value("/",
+                         "a machine with " + std::to_string(devices) + " devices",
+                         "its PCI bus has " + std::to_string(devices_max) + " slots");
     }
     for (std::size_t i = 0; i < spec.nets.size(); ++i) {
         for (std::size_t j = 0; j < i; ++j) {

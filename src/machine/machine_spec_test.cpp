@@ -59,14 +59,14 @@ TEST(MachineSpec, memory_file_needs_its_path_and_only_it) {
               "accepted");
     EXPECT_NE(message_of(R"({"name":"a","kernel":{"path":"/k"},"memory":{"path":"/m"}})"),
               "accepted");
-    EXPECT_EQ(message_of(
-                  R"({"name":"a","kernel":{"path":"/k"},"memory":{"kind":"file","path":"/m"}})"),
-              "accepted");
+    EXPECT_EQ(
+        message_of(R"({"name":"a","kernel":{"path":"/k"},"memory":{"kind":"file","path":"/m"}})"),
+        "accepted");
 }
 
 TEST(MachineSpec, one_tap_twice_is_refused) {
-    const std::string text = message_of(
-        R"({"name":"a","kernel":{"path":"/k"},"nets":[{"tap":"t0"},{"tap":"t0"}]})");
+    const std::string text =
+        message_of(R"({"name":"a","kernel":{"path":"/k"},"nets":[{"tap":"t0"},{"tap":"t0"}]})");
     EXPECT_NE(text.find("/nets/1/tap is \"t0\""), std::string::npos) << text;
 }
 

@@ -9,6 +9,9 @@
 #include "machine/machine_impl.h"
 #include "machine/vm_state.h"
 
+#include <algorithm>
+#include <array>
+
 namespace godwit::machine {
 
 Status Machine::Impl::save_into(state::SavedState& state) const {
@@ -17,7 +20,8 @@ Status Machine::Impl::save_into(state::SavedState& state) const {
         GODWIT_TRY(state.add(GODWIT_TRY(save_vcpu(vcpus[i]->vcpu(), vcpu_traits, cpuid[i]))));
     }
     GODWIT_TRY(platform->save(state));
-    return state.add(*pci);
+    GODWIT_TRY(state.add(*pci));
+    return devices->save(state);
 }
 
 Result<state::SavedState> Machine::save() const {
@@ -28,6 +32,43 @@ Result<state::SavedState> Machine::save() const {
     state::SavedState state;
     GODWIT_TRY(m.save_into(state));
     return state;
+}
+
+std::vector<state::SectionId> Machine::section_ids() const {
+    const MachineSpec& spec = impl_->spec;
+    std::vector<state::SectionId> ids{{.name = "kvm-vm", .instance = 0}};
+    for (std::uint32_t i = 0; i < spec.vcpus; ++i) {
+        ids.push_back({.name = "vcpu", .instance = i});
+    }
+    if (spec.serial) {
+        ids.push_back({.name = "serial", .instance = 0});
+    }
+    for (const char* name : {"rtc", "acpi-pm", "reset", "pci-bus"}) {
+        ids.push_back({.name = name, .instance = 0});
+    }
+    for (const PlannedDevice& device : plan_devices(spec)) {
+        if (has_section(device.kind)) {
+            ids.push_back(device_section_id(device));
+        }
+        ids.push_back(transport_section_id(device));
+    }
+    return ids;
+}
+
+bool Machine::knows_section(std::string_view name, std::uint32_t version) noexcept {
+    constexpr std::array<std::string_view, 12> known{"kvm-vm",
+                                                     "vcpu",
+                                                     "serial",
+                                                     "rtc",
+                                                     "acpi-pm",
+                                                     "reset",
+                                                     "pci-bus",
+                                                     "virtio-pci",
+                                                     "virtio-blk",
+                                                     "virtio-net",
+                                                     "virtio-console",
+                                                     "virtio-balloon"};
+    return version == 1 && std::ranges::find(known, name) != known.end();
 }
 
 std::vector<std::string> Machine::save_blockers() const {
@@ -61,6 +102,7 @@ Status Machine::Impl::load_devices(state::SavedState& state, ClockPolicy policy)
     pci = GODWIT_TRY(bus::PciBus::restore(addresses, pci_section));
     GODWIT_TRY(addresses.add(boot::ecam_start, boot::ecam_bytes, pci->ecam()));
     platform = GODWIT_TRY(platform::Platform::restore(platform_args(), state, timer_policy));
+    devices = GODWIT_TRY(DeviceSet::restore(device_args(), state));
     return ok();
 }
 
@@ -87,12 +129,12 @@ Status Machine::load(state::SavedState state, ClockPolicy policy) {
         load.cpuid = m.cpuid[i];
         m.cpuid[i] = GODWIT_TRY(load_vcpu(sections.vcpus[i], m.vcpus[i]->vcpu(), load));
     }
-    GODWIT_TRY(policy == ClockPolicy::running
-                   ? continue_kvmclock(m.vm, sections.vm.clock, m.clock)
-                   : resume_kvmclock(m.vm, sections.vm.clock));
+    GODWIT_TRY(policy == ClockPolicy::running ? continue_kvmclock(m.vm, sections.vm.clock, m.clock)
+                                              : resume_kvmclock(m.vm, sections.vm.clock));
     GODWIT_TRY(m.msi->commit());
     m.ready = true;
     m.stood_still = true;
+    m.announce_due = policy == ClockPolicy::frozen;
     return ok();
 }
 

@@ -4,12 +4,11 @@
 #include "state/vcpu.pb.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <condition_variable>
 #include <mutex>
 #include <thread>
-
-#include <unistd.h>
 
 namespace godwit::machine {
 namespace {
@@ -73,11 +72,8 @@ class MachineVmTest : public ::testing::Test {
         return spec;
     }
     std::unique_ptr<Machine> build(const MachineSpec& spec, Resources resources) {
-        auto built = Machine::build(spec,
-                                    std::move(resources),
-                                    RamMapping::shared,
-                                    witness_.events(),
-                                    sys::system_clock());
+        auto built = Machine::build(
+            spec, std::move(resources), RamMapping::shared, witness_.events(), sys::system_clock());
         EXPECT_TRUE(built.has_value()) << built.error().to_string();
         return built.has_value() ? std::move(*built) : nullptr;
     }
@@ -192,6 +188,19 @@ struct PvClock {
     std::uint8_t flags;
     std::uint16_t pad2;
 };
+
+TEST_F(MachineVmTest, sections_saved_are_the_sections_announced) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const auto machine = boot(spec_for(kernel, 2));
+    const auto saved = machine->save();
+    ASSERT_TRUE(saved.has_value()) << saved.error().to_string();
+    std::vector<state::SectionId> ids;
+    for (const state::Section& section : saved->sections()) {
+        EXPECT_TRUE(Machine::knows_section(section.id.name, section.version));
+        ids.push_back(section.id);
+    }
+    EXPECT_EQ(ids, machine->section_ids());
+}
 
 TEST_F(MachineVmTest, clocks_go_on_across_ten_hand_overs) {
     const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));

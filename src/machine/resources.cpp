@@ -1,6 +1,7 @@
 #include "machine/resources.h"
 
 #include "block/image.h"
+#include "sys/tap.h"
 
 #include <algorithm>
 #include <set>
@@ -58,8 +59,8 @@ Result<std::reference_wrapper<const sys::Fd>> find_resource(const Resources& res
 }
 
 Result<Resources> open_resources(const MachineSpec& spec) {
-    const auto ram = GODWIT_TRY(
-        memory::RamBacking::create(spec.name, spec.memory).with_context("guest memory"));
+    const auto ram =
+        GODWIT_TRY(memory::RamBacking::create(spec.name, spec.memory).with_context("guest memory"));
     Resources resources = GODWIT_TRY(open_resources_except_ram(spec));
     resources.push_back({std::string(ram_resource_name), GODWIT_TRY(ram.fd().duplicate())});
     return resources;
@@ -71,8 +72,15 @@ Result<Resources> open_resources_except_ram(const MachineSpec& spec) {
         const DiskSpec& disk = spec.disks[i];
         resources.push_back(
             {disk_resource_name(i),
-             GODWIT_TRY(block::open_image(
-                 disk.path, {.read_only = disk.read_only, .direct = disk.direct}))});
+             GODWIT_TRY(block::open_image(disk.path,
+                                          {.read_only = disk.read_only, .direct = disk.direct}))});
+    }
+    for (std::size_t i = 0; i < spec.nets.size(); ++i) {
+        const NetSpec& net = spec.nets[i];
+        auto queues = GODWIT_TRY(sys::Tap::open(net.tap, net.queue_pairs)).take();
+        for (std::size_t pair = 0; pair < queues.size(); ++pair) {
+            resources.push_back({net_resource_name(i, pair), std::move(queues[pair])});
+        }
     }
     return resources;
 }

@@ -207,9 +207,9 @@ Status set_msrs(const kvm::Vcpu& vcpu, std::span<const kvm_msr_entry> entries) {
             return ok();
         }
         const kvm_msr_entry& refused = entries[written];
-        const bool harmless = refused.data == 0 ||
-                              std::ranges::find(informative_msrs, refused.index) !=
-                                  informative_msrs.end();
+        const bool harmless =
+            refused.data == 0 ||
+            std::ranges::find(informative_msrs, refused.index) != informative_msrs.end();
         if (!harmless) {
             return Error(ErrorCode::unsupported,
                          "KVM does not take value " + hex(refused.data) + " of MSR " +
@@ -259,7 +259,8 @@ load_vcpu(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& 
     const auto debug = GODWIT_TRY(
         structure_of<kvm_debugregs>(section, saved.debug_registers(), "debug_registers"));
     const auto lapic = GODWIT_TRY(structure_of<kvm_lapic_state>(section, saved.lapic(), "lapic"));
-    const auto events = GODWIT_TRY(structure_of<kvm_vcpu_events>(section, saved.events(), "events"));
+    const auto events =
+        GODWIT_TRY(structure_of<kvm_vcpu_events>(section, saved.events(), "events"));
     const SavedMsrs msrs = msrs_of(saved);
 
     if (!same(cpuid, load.cpuid)) {

@@ -7,11 +7,10 @@
 #include "memory/guest_memory.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <thread>
-
-#include <unistd.h>
 
 namespace godwit::machine {
 namespace {
@@ -122,8 +121,7 @@ TEST_F(VcpuThreadVmTest, pauses_and_moves_neither_lose_nor_double_an_access) {
             machine->thread->request_pause();
             machine->thread->wait_parked();
         }
-        const auto saved =
-            save_vcpu(machine->thread->vcpu(), machine->traits, machine->cpuid);
+        const auto saved = save_vcpu(machine->thread->vcpu(), machine->traits, machine->cpuid);
         ASSERT_TRUE(saved.has_value()) << saved.error().to_string();
         auto next = build();
         const VcpuLoad load{.traits = &next->traits, .cpuid = next->cpuid, .tsc_offset_change = 0};

@@ -87,8 +87,8 @@ std::vector<std::byte> fadt(Gpa facs_at, Gpa dsdt_at) {
     table.put(0, 1); // reserved
     table.put(4, 1); // preferred profile: enterprise server
     table.put(Pm::irq, 2);
-    table.put(0, 4);       // no SMI command port: ACPI mode always
-    table.put_zeroes(4);   // ACPI_ENABLE, ACPI_DISABLE, S4BIOS_REQ, PSTATE_CNT
+    table.put(0, 4);     // no SMI command port: ACPI mode always
+    table.put_zeroes(4); // ACPI_ENABLE, ACPI_DISABLE, S4BIOS_REQ, PSTATE_CNT
     table.put(Pm::event_port, 4);
     table.put(0, 4);
     table.put(Pm::control_port, 4);
@@ -100,11 +100,11 @@ std::vector<std::byte> fadt(Gpa facs_at, Gpa dsdt_at) {
     table.put(Pm::control_bytes, 1);
     table.put(0, 1);
     table.put(Pm::timer_bytes, 1);
-    table.put_zeroes(4);    // GPE lengths and base, CST_CNT
-    table.put(0xFFFF, 2);   // C2 and C3 are not there
+    table.put_zeroes(4);  // GPE lengths and base, CST_CNT
+    table.put(0xFFFF, 2); // C2 and C3 are not there
     table.put(0xFFFF, 2);
-    table.put_zeroes(6);    // FLUSH_SIZE, FLUSH_STRIDE, DUTY_OFFSET, DUTY_WIDTH
-    table.put_zeroes(2);    // DAY_ALRM, MON_ALRM
+    table.put_zeroes(6); // FLUSH_SIZE, FLUSH_STRIDE, DUTY_OFFSET, DUTY_WIDTH
+    table.put_zeroes(2); // DAY_ALRM, MON_ALRM
     table.put(platform::Rtc::century_register, 1);
     table.put(boot_legacy_devices | boot_no_vga | boot_no_aspm, 2);
     table.put(0, 1);

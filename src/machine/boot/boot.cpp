@@ -3,13 +3,13 @@
 #include "machine/boot/bzimage.h"
 #include "machine/boot/pvh_elf.h"
 
+#include <elf.h>
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <vector>
-
-#include <elf.h>
-#include <fcntl.h>
 
 namespace godwit::machine::boot {
 
@@ -37,8 +37,7 @@ Result<std::optional<LoadedRange>> load_initrd(memory::GuestMemory& memory,
         return Error(ErrorCode::invalid_argument, "the file is empty");
     }
     const std::uint64_t top = std::min(low_ram_end(memory).value, address_max + 1);
-    const std::uint64_t start =
-        bytes <= top ? round_down(top - bytes, page_size) : 0;
+    const std::uint64_t start = bytes <= top ? round_down(top - bytes, page_size) : 0;
     if (start < kernel.end.value) {
         return Error(ErrorCode::resource_exhausted,
                      "kernel and initrd together do not fit into the machine's " +
@@ -57,22 +56,18 @@ Result<std::optional<LoadedRange>> load_named_initrd(memory::GuestMemory& memory
         .with_context("initrd '" + kernel.initrd + "'");
 }
 
-Result<Entry> load_elf(memory::GuestMemory& memory,
-                       const KernelSpec& kernel,
-                       const sys::Fd& file,
-                       Gpa rsdp) {
-    const LoadedKernel loaded = GODWIT_TRY(
-        load_pvh_elf(memory, file).with_context("kernel '" + kernel.path + "'"));
-    const auto initrd = GODWIT_TRY(
-        load_named_initrd(memory, kernel, loaded.range, initrd_address_max_default));
+Result<Entry>
+load_elf(memory::GuestMemory& memory, const KernelSpec& kernel, const sys::Fd& file, Gpa rsdp) {
+    const LoadedKernel loaded =
+        GODWIT_TRY(load_pvh_elf(memory, file).with_context("kernel '" + kernel.path + "'"));
+    const auto initrd =
+        GODWIT_TRY(load_named_initrd(memory, kernel, loaded.range, initrd_address_max_default));
     GODWIT_TRY(write_pvh_start_info(memory, {.rsdp = rsdp, .initrd = initrd}));
     return Entry{.mode = Entry::Mode::protected_32, .instruction = loaded.entry};
 }
 
-Result<Entry> load_bzimage(memory::GuestMemory& memory,
-                           const KernelSpec& kernel,
-                           const sys::Fd& file,
-                           Gpa rsdp) {
+Result<Entry>
+load_bzimage(memory::GuestMemory& memory, const KernelSpec& kernel, const sys::Fd& file, Gpa rsdp) {
     constexpr std::uint64_t entry_64_offset = 0x200;
     const std::string context = "kernel '" + kernel.path + "'";
     const BzImage image = GODWIT_TRY(parse_bzimage(file).with_context(context));
@@ -82,17 +77,17 @@ Result<Entry> load_bzimage(memory::GuestMemory& memory,
                          " bytes, this kernel takes " +
                          std::to_string(image.command_line_bytes_max));
     }
-    GODWIT_TRY(load_part(memory,
-                         image.load_address,
-                         {.file = &file, .offset = image.kernel_offset, .bytes = image.kernel_bytes},
-                         image.memory_bytes)
-                   .with_context(context));
+    GODWIT_TRY(
+        load_part(memory,
+                  image.load_address,
+                  {.file = &file, .offset = image.kernel_offset, .bytes = image.kernel_bytes},
+                  image.memory_bytes)
+            .with_context(context));
     const LoadedRange occupied{.start = image.load_address,
                                .end = Gpa{image.load_address.value + image.memory_bytes}};
     const std::uint64_t address_max =
         std::min(image.initrd_address_max, memory::pci_hole_start - 1);
-    const auto initrd =
-        GODWIT_TRY(load_named_initrd(memory, kernel, occupied, address_max));
+    const auto initrd = GODWIT_TRY(load_named_initrd(memory, kernel, occupied, address_max));
     GODWIT_TRY(write_linux_start(memory, image, {.rsdp = rsdp, .initrd = initrd}));
     return Entry{.mode = Entry::Mode::long_64,
                  .instruction = Gpa{image.load_address.value + entry_64_offset}};

@@ -35,10 +35,8 @@ constexpr std::uint64_t read_bytes_max = 256 * mib;
 
 } // namespace
 
-Status load_part(memory::GuestMemory& memory,
-                 Gpa to,
-                 const FilePart& part,
-                 std::uint64_t memory_bytes) {
+Status
+load_part(memory::GuestMemory& memory, Gpa to, const FilePart& part, std::uint64_t memory_bytes) {
     const std::uint64_t bytes = std::max(memory_bytes, part.bytes);
     if (bytes == 0) {
         return ok();
@@ -46,15 +44,13 @@ Status load_part(memory::GuestMemory& memory,
     const Result<std::span<std::byte>> target = memory.mutable_view(to, bytes);
     if (!target.has_value()) {
         return Error(ErrorCode::resource_exhausted,
-                     "it needs memory up to " +
-                         std::to_string((to.value + bytes + mib - 1) / mib) +
+                     "it needs memory up to " + std::to_string((to.value + bytes + mib - 1) / mib) +
                          " MiB, the machine has " + std::to_string(memory.ram_bytes() / mib) +
                          " MiB of RAM: give it more with --memory");
     }
     for (std::uint64_t done = 0; done < part.bytes;) {
         const std::uint64_t now = std::min(read_bytes_max, part.bytes - done);
-        GODWIT_TRY(
-            sys::pread_exact(*part.file, target->subspan(done, now), part.offset + done));
+        GODWIT_TRY(sys::pread_exact(*part.file, target->subspan(done, now), part.offset + done));
         done += now;
     }
     std::ranges::fill(target->subspan(part.bytes), std::byte{0});

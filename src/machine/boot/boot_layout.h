@@ -56,9 +56,7 @@ struct FilePart {
     std::uint64_t offset = 0;
     std::uint64_t bytes = 0;
 };
-[[nodiscard]] Status load_part(memory::GuestMemory& memory,
-                               Gpa to,
-                               const FilePart& part,
-                               std::uint64_t memory_bytes);
+[[nodiscard]] Status
+load_part(memory::GuestMemory& memory, Gpa to, const FilePart& part, std::uint64_t memory_bytes);
 
 } // namespace godwit::machine::boot

@@ -40,12 +40,10 @@ Result<BzImage> parse_bzimage(const sys::Fd& file) {
     const std::uint64_t file_bytes = GODWIT_TRY(sys::file_size(file));
     std::array<std::byte, head_bytes> head{};
     GODWIT_TRY(sys::pread_exact(file, head, 0));
-    const std::size_t header_end =
-        header_end_offset + std::to_integer<std::size_t>(head[0x201]);
+    const std::size_t header_end = header_end_offset + std::to_integer<std::size_t>(head[0x201]);
     setup_header header{};
     // A newer protocol's header is longer; the fields behind ours are not needed.
-    const std::size_t header_bytes =
-        std::min(header_end - header_offset, sizeof(setup_header));
+    const std::size_t header_bytes = std::min(header_end - header_offset, sizeof(setup_header));
     std::memcpy(&header, head.data() + header_offset, header_bytes);
     if (header.version < version_min || (header.xloadflags & XLF_KERNEL_64) == 0) {
         return Error(ErrorCode::unsupported,
@@ -94,8 +92,8 @@ Status write_page_tables(memory::GuestMemory& memory) {
         pdpt[i] = directory_at | present_writable;
         Table directory{};
         for (std::size_t j = 0; j < directory.size(); ++j) {
-            directory[j] = (i * directory.size() + j) * large_page_bytes | present_writable |
-                           large_page;
+            directory[j] =
+                (i * directory.size() + j) * large_page_bytes | present_writable | large_page;
         }
         GODWIT_TRY(memory.store(Gpa{directory_at}, directory));
     }

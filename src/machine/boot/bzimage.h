@@ -18,7 +18,7 @@ struct BzImage {
     std::uint64_t kernel_offset = 0;     ///< Of the protected-mode part in the file.
     std::uint64_t kernel_bytes = 0;
     Gpa load_address;
-    std::uint64_t memory_bytes = 0;      ///< What the kernel needs from load_address (init_size).
+    std::uint64_t memory_bytes = 0; ///< What the kernel needs from load_address (init_size).
     std::uint64_t initrd_address_max = 0;
     std::uint64_t command_line_bytes_max = 0;
 };

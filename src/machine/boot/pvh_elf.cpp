@@ -1,12 +1,12 @@
 #include "machine/boot/pvh_elf.h"
 
+#include <elf.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <string_view>
 #include <vector>
-
-#include <elf.h>
 
 namespace godwit::machine::boot {
 

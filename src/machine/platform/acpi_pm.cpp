@@ -102,8 +102,8 @@ void AcpiPm::write(std::uint64_t offset, std::span<const std::byte> data) {
         enable_ = value & event_bits;
         break;
     case 3:
-        enable_ = static_cast<std::uint16_t>((enable_ & 0xFFU) | (unsigned{value} << 8U)) &
-                  event_bits;
+        enable_ =
+            static_cast<std::uint16_t>((enable_ & 0xFFU) | (unsigned{value} << 8U)) & event_bits;
         break;
     case control_port - event_port:
         write_control(value);

@@ -103,8 +103,10 @@ TEST_F(AcpiPmTest, restored_button_press_is_still_pending) {
 
 TEST_F(AcpiPmTest, impossible_register_values_are_refused) {
     // Field 1 (status) = 0x8000.
-    const state::Section section{
-        .id = {.name = "acpi-pm", .instance = 0}, .version = 1, .required = true, .payload = std::string("\x08\x80\x80\x02\x18\x01", 6)};
+    const state::Section section{.id = {.name = "acpi-pm", .instance = 0},
+                                 .version = 1,
+                                 .required = true,
+                                 .payload = std::string("\x08\x80\x80\x02\x18\x01", 6)};
     EXPECT_EQ(AcpiPm::restore(args(line_), section, TimerPolicy::frozen).error().code(),
               ErrorCode::corrupt);
 }

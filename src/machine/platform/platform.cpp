@@ -49,10 +49,9 @@ Platform::restore(Args args, state::SavedState& state, TimerPolicy policy) {
             GODWIT_TRY(Serial::restore(made->serial_args(), GODWIT_TRY(take("serial"))));
     }
     made->rtc_ = GODWIT_TRY(Rtc::restore(made->rtc_args(), GODWIT_TRY(take("rtc"))));
-    made->acpi_pm_ = GODWIT_TRY(
-        AcpiPm::restore(made->acpi_pm_args(), GODWIT_TRY(take("acpi-pm")), policy));
-    made->reset_ =
-        GODWIT_TRY(ResetControl::restore(made->reset_args(), GODWIT_TRY(take("reset"))));
+    made->acpi_pm_ =
+        GODWIT_TRY(AcpiPm::restore(made->acpi_pm_args(), GODWIT_TRY(take("acpi-pm")), policy));
+    made->reset_ = GODWIT_TRY(ResetControl::restore(made->reset_args(), GODWIT_TRY(take("reset"))));
     GODWIT_TRY(made->connect());
     return made;
 }

@@ -232,7 +232,8 @@ std::int64_t Rtc::time_from_registers() const {
         const bool afternoon = (registers_[hours] & hour_pm) != 0;
         hour = decode(raw) % 12 + (afternoon ? 12 : 0);
     }
-    const unsigned full_year = decode(registers_[century_register]) * 100 + decode(registers_[year]);
+    const unsigned full_year =
+        decode(registers_[century_register]) * 100 + decode(registers_[year]);
     const year_month_day date{
         std::chrono::year(static_cast<int>(full_year)),
         std::chrono::month(std::clamp(decode(registers_[month]), 1U, 12U)),
@@ -247,8 +248,8 @@ bool Rtc::alarm_due(std::int64_t now) const {
     const auto matches = [this](std::uint8_t wanted, std::uint8_t is) {
         return registers_[wanted] >= alarm_any || registers_[wanted] == is;
     };
-    const auto second_of_day = static_cast<unsigned>((now % seconds_per_day + seconds_per_day) %
-                                                     seconds_per_day);
+    const auto second_of_day =
+        static_cast<unsigned>((now % seconds_per_day + seconds_per_day) % seconds_per_day);
     const unsigned hour = second_of_day / 3600;
     const bool whole_day = (registers_[register_b] & b_24_hours) != 0;
     const unsigned half = hour % 12 == 0 ? 12 : hour % 12;

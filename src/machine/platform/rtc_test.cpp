@@ -139,8 +139,10 @@ TEST_F(RtcTest, restored_clock_saves_the_same_bytes) {
 }
 
 TEST_F(RtcTest, state_of_wrong_size_is_refused) {
-    state::Section section{
-        .id = {.name = "rtc", .instance = 0}, .version = 1, .required = true, .payload = std::string("\x12\x02xx", 4)};
+    state::Section section{.id = {.name = "rtc", .instance = 0},
+                           .version = 1,
+                           .required = true,
+                           .payload = std::string("\x12\x02xx", 4)};
     EXPECT_EQ(Rtc::restore(args(), section).error().code(), ErrorCode::corrupt);
 }
 

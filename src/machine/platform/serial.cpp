@@ -11,9 +11,9 @@ namespace godwit::machine::platform {
 namespace {
 
 enum Register : std::uint8_t {
-    data_register = 0,      // divisor low with DLAB
-    interrupt_enable = 1,   // divisor high with DLAB
-    interrupt_id_fifo = 2,  // read: identification, write: FIFO control
+    data_register = 0,     // divisor low with DLAB
+    interrupt_enable = 1,  // divisor high with DLAB
+    interrupt_id_fifo = 2, // read: identification, write: FIFO control
     line_control = 3,
     modem_control = 4,
     line_status = 5,

@@ -1,11 +1,11 @@
 #include "machine/testing/guest_image.h"
 
-#include <cstdlib>
-#include <cstring>
-
 #include <elf.h>
 #include <fcntl.h>
 #include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
 
 namespace godwit::machine::testing {
 
@@ -48,7 +48,7 @@ Bytes bzimage(std::size_t kernel_bytes) {
     constexpr std::size_t setup_bytes = 2 * 512;
     Bytes image(setup_bytes + kernel_bytes, 0x90);
     std::memset(image.data(), 0, setup_bytes);
-    image[0x1F1] = 1;                                                        // setup_sects
+    image[0x1F1] = 1;                                                                 // setup_sects
     poke<std::uint32_t>(image, 0x1F4, static_cast<std::uint32_t>(kernel_bytes / 16)); // syssize
     poke<std::uint16_t>(image, 0x1FE, 0xAA55);
     image[0x201] = 0x6A; // jump: the header ends at 0x26C
@@ -80,29 +80,29 @@ sys::Fd TemporaryFile::open() const {
 
 const Bytes& hello_code() {
     static const Bytes code{
-        0x66, 0xBA, 0xF8, 0x03,       // mov $0x3f8,%dx
-        0xB0, 'h',  0xEE,             // mov $'h',%al; out %al,%dx
-        0xB0, 'i',  0xEE,             // mov $'i',%al; out %al,%dx
-        0x66, 0xBA, 0x04, 0x06,       // mov $0x604,%dx
-        0x66, 0xB8, 0x00, 0x34,       // mov $0x3400,%ax
-        0x66, 0xEF,                   // out %ax,%dx
-        0xF4, 0xEB, 0xFD,             // 1: hlt; jmp 1b
+        0x66, 0xBA, 0xF8, 0x03, // mov $0x3f8,%dx
+        0xB0, 'h',  0xEE,       // mov $'h',%al; out %al,%dx
+        0xB0, 'i',  0xEE,       // mov $'i',%al; out %al,%dx
+        0x66, 0xBA, 0x04, 0x06, // mov $0x604,%dx
+        0x66, 0xB8, 0x00, 0x34, // mov $0x3400,%ax
+        0x66, 0xEF,             // out %ax,%dx
+        0xF4, 0xEB, 0xFD,       // 1: hlt; jmp 1b
     };
     return code;
 }
 
 const Bytes& hammer_code() {
     static const Bytes code{
-        0x89, 0xC8,                               // next: mov %ecx,%eax
-        0xBA, 0x00, 0x05, 0x00, 0x00, 0xEF,       // mov $0x500,%edx; out %eax,%dx
-        0xBA, 0x04, 0x05, 0x00, 0x00, 0xED,       // mov $0x504,%edx; in %dx,%eax
-        0x39, 0xC8, 0x75, 0x12,                   // cmp %ecx,%eax; jne bad
-        0x89, 0x0D, 0x00, 0x00, 0x00, 0xD0,       // mov %ecx,0xd0000000
-        0xA1, 0x04, 0x00, 0x00, 0xD0,             // mov 0xd0000004,%eax
-        0x39, 0xC8, 0x75, 0x03,                   // cmp %ecx,%eax; jne bad
-        0x41, 0xEB, 0xDC,                         // inc %ecx; jmp next
-        0xBA, 0x08, 0x05, 0x00, 0x00, 0xEF,       // bad: mov $0x508,%edx; out %eax,%dx
-        0xF4, 0xEB, 0xFD,                         // 1: hlt; jmp 1b
+        0x89, 0xC8,                         // next: mov %ecx,%eax
+        0xBA, 0x00, 0x05, 0x00, 0x00, 0xEF, // mov $0x500,%edx; out %eax,%dx
+        0xBA, 0x04, 0x05, 0x00, 0x00, 0xED, // mov $0x504,%edx; in %dx,%eax
+        0x39, 0xC8, 0x75, 0x12,             // cmp %ecx,%eax; jne bad
+        0x89, 0x0D, 0x00, 0x00, 0x00, 0xD0, // mov %ecx,0xd0000000
+        0xA1, 0x04, 0x00, 0x00, 0xD0,       // mov 0xd0000004,%eax
+        0x39, 0xC8, 0x75, 0x03,             // cmp %ecx,%eax; jne bad
+        0x41, 0xEB, 0xDC,                   // inc %ecx; jmp next
+        0xBA, 0x08, 0x05, 0x00, 0x00, 0xEF, // bad: mov $0x508,%edx; out %eax,%dx
+        0xF4, 0xEB, 0xFD,                   // 1: hlt; jmp 1b
     };
     return code;
 }

@@ -1,0 +1,59 @@
+#pragma once
+
+/// What the devices of a machine stand on: a thread with an event loop for each disk and each
+/// network, open images with their rings, taps. Made by build(), before anything is known of the
+/// guest, because it is slow; given to the devices by boot() or load(). Control thread.
+
+#include "block/file_device.h"
+#include "machine/machine.h"
+#include "sys/io_thread.h"
+#include "sys/tap.h"
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace godwit::machine {
+
+struct DiskBackEnd {
+    std::unique_ptr<sys::IoThread> thread;
+    std::unique_ptr<block::FileDevice> disk; ///< Lives on the thread's loop. Null once taken.
+};
+
+struct NetBackEnd {
+    std::unique_ptr<sys::IoThread> thread;
+    std::optional<sys::Tap> tap; ///< Empty once taken.
+};
+
+class BackEnds {
+  public:
+    /// Takes copies of the descriptors in `resources`, which have been checked.
+    [[nodiscard]] static Result<std::unique_ptr<BackEnds>> create(const MachineSpec& spec,
+                                                                  const Resources& resources);
+    BackEnds(const BackEnds&) = delete;
+    BackEnds& operator=(const BackEnds&) = delete;
+    ~BackEnds();
+
+    [[nodiscard]] sys::EventLoop& disk_loop(std::size_t disk) {
+        return disks_[disk].thread->loop();
+    }
+    [[nodiscard]] std::unique_ptr<block::FileDevice> take_disk(std::size_t disk) {
+        return std::move(disks_[disk].disk);
+    }
+    [[nodiscard]] sys::EventLoop& net_loop(std::size_t net) { return nets_[net].thread->loop(); }
+    /// Conflict if it has been taken.
+    [[nodiscard]] Result<sys::Tap> take_tap(std::size_t net);
+    /// For console, entropy, balloon and timers.
+    [[nodiscard]] sys::EventLoop& common_loop() { return common_->loop(); }
+
+  private:
+    BackEnds() = default;
+    [[nodiscard]] Status add_disk(const DiskSpec& disk, const sys::Fd& image);
+    [[nodiscard]] Status add_net(const NetSpec& net, std::vector<sys::Fd> queues);
+
+    std::unique_ptr<sys::IoThread> common_;
+    std::vector<DiskBackEnd> disks_;
+    std::vector<NetBackEnd> nets_;
+};
+
+} // namespace godwit::machine
