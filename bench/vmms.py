@@ -7,10 +7,12 @@ import os
 import secrets
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 from measuring import BINARIES
@@ -27,7 +29,7 @@ class Failed(Exception):
 class Stream:
     """Bytes of a console: waits for some text, or for an event of beacon or guestload."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket | None) -> None:
         self.socket = connection
         self.data = b""
         self._searched = 0
@@ -75,10 +77,10 @@ class Stream:
         self.data += data
 
 
-def wait_connect(path: Path, limit_s: float = 10.0) -> socket.socket:
-    """Connect to a socket that is about to appear."""
+def wait_connect(path: Path, process: subprocess.Popen, limit_s: float = 20.0) -> socket.socket | None:
+    """Connect to a socket that is about to appear; None if its process has ended."""
     deadline = time.monotonic() + limit_s
-    while True:
+    while process.poll() is None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(str(path))
@@ -88,6 +90,7 @@ def wait_connect(path: Path, limit_s: float = 10.0) -> socket.socket:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.0002)
+    return None
 
 
 class Guest:
@@ -115,9 +118,13 @@ class Vmm:
 
     def __exit__(self, *_reason) -> None:
         if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)  # both end at once, and give their locks back first
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
-        if hasattr(self, "serial"):
+            self.process.wait()
+        if hasattr(self, "serial") and self.serial.socket is not None:
             self.serial.socket.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -125,7 +132,7 @@ class Vmm:
 class Godwit(Vmm):
     """godwit-vmm without godwitd, as the daemon would start it."""
 
-    def __init__(self, guest: Guest, program: Path | None = None, connect: bool = True) -> None:
+    def __init__(self, guest: Guest, program: Path | None = None) -> None:
         super().__init__()
         self.name = "bench"
         machine = self.folder / "machines" / self.name
@@ -133,13 +140,17 @@ class Godwit(Vmm):
         spec = self.folder / "spec.json"
         spec.write_text(json.dumps(self._document(guest)))
         self._start(program or BINARIES / "godwit-vmm", ["--spec", str(spec)])
-        # Connected while it starts: the first byte must not wait for us.
-        self.serial = Stream(wait_connect(machine / "console-serial.sock")) if connect else None
-        self._wait_ready()
+        try:
+            # Connected while it starts: the first byte must not wait for us.
+            self.serial = Stream(wait_connect(machine / "console-serial.sock", self.process))
+            self._wait_ready()
+        except BaseException:
+            self.__exit__()
+            raise
 
     @staticmethod
     def _document(guest: Guest) -> dict:
-        document = {"name": "bench", "vcpus": guest.cpus, "memory": {"bytes": guest.memory_mib << 20},
+        document = {"name": "bench", "id": str(uuid.uuid4()), "vcpus": guest.cpus, "memory": {"bytes": guest.memory_mib << 20},
                     "kernel": {"path": str(guest.kernel), "command_line": guest.command_line}}
         if guest.initrd:
             document["kernel"]["initrd"] = str(guest.initrd)

@@ -19,7 +19,8 @@ static uint64_t read_ns(clockid_t clock) {
 }
 
 static void read_source_name(void) {
-    int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
+    int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource",
+                  O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         return;
     }
@@ -67,16 +68,23 @@ compare(struct clock_watch* watch, uint32_t cpu, const char* kind, uint64_t now,
 }
 
 uint64_t clocks_check(struct clock_watch* watch, uint32_t cpu) {
-    // The shared values are read before the clocks, so the clocks must not be behind them. The TSC is
-    // compared with its own thread's past only: rdtsc may be executed early.
+    // The shared values are read before the clocks, so the clocks must not be behind them. The TSC
+    // is compared with its own thread's past only: rdtsc may be executed early.
     uint64_t before_monotonic = atomic_load(&newest_monotonic_ns);
     uint64_t before_boottime = atomic_load(&newest_boottime_ns);
     uint64_t monotonic = read_ns(CLOCK_MONOTONIC);
     uint64_t boottime = read_ns(CLOCK_BOOTTIME);
     uint64_t tsc = __rdtsc();
-    compare(watch, cpu, "monotonic-backwards", monotonic,
-            before_monotonic > watch->last_monotonic_ns ? before_monotonic : watch->last_monotonic_ns);
-    compare(watch, cpu, "boottime-backwards", boottime,
+    compare(watch,
+            cpu,
+            "monotonic-backwards",
+            monotonic,
+            before_monotonic > watch->last_monotonic_ns ? before_monotonic
+                                                        : watch->last_monotonic_ns);
+    compare(watch,
+            cpu,
+            "boottime-backwards",
+            boottime,
             before_boottime > watch->last_boottime_ns ? before_boottime : watch->last_boottime_ns);
     compare(watch, cpu, "tsc-backwards", tsc, watch->last_tsc);
     raise_to(&newest_monotonic_ns, monotonic);

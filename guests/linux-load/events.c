@@ -6,8 +6,8 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <unistd.h>
 
 enum { line_bytes_max = 32768, trailer_bytes = 32, error_lines_max = 100 };
@@ -109,7 +109,8 @@ void event_close_list(void) {
 
 void event_end(void) {
     uint32_t checksum = fnv1a32(line, length);
-    length += (size_t)snprintf(line + length, trailer_bytes, ",\"crc\":\"%08" PRIx32 "\"}\n", checksum);
+    length +=
+        (size_t)snprintf(line + length, trailer_bytes, ",\"crc\":\"%08" PRIx32 "\"}\n", checksum);
     for (size_t done = 0; done < length;) {
         ssize_t written = write(output, line + done, length - done);
         if (written < 0) {

@@ -1,5 +1,5 @@
-// Lines of output: JSON with a number that has no gaps and a checksum. begin takes a lock that end gives
-// back, so whole lines stay together. Any thread.
+// Lines of output: JSON with a number that has no gaps and a checksum. begin takes a lock that end
+// gives back, so whole lines stay together. Any thread.
 #pragma once
 
 #include <stdbool.h>

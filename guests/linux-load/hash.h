@@ -1,5 +1,6 @@
-// Checksums and pseudo-random numbers of pages, blocks, lines and datagrams: the formats are beacon's
-// (guests/beacon/README.md, "Formats"), written again here so that each checks the other's tools.
+// Checksums and pseudo-random numbers of pages, blocks, lines and datagrams: the formats are
+// beacon's (guests/beacon/README.md, "Formats"), written again here so that each checks the other's
+// tools.
 #pragma once
 
 #include <stddef.h>

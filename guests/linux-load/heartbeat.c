@@ -6,6 +6,8 @@
 #include "hash.h"
 #include "options.h"
 
+#include <sys/socket.h>
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -14,7 +16,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #define FRAME_MAGIC 0x42485747u // "GWHB" in memory
 
@@ -59,8 +60,10 @@ void heartbeat_stop(void) {
 static bool send_frame(const struct sockaddr_in* to, enum frame_type type, uint64_t sequence) {
     struct frame frame = {FRAME_MAGIC, type, sequence, clocks_since_start_us(), 0};
     frame.check = fnv1a32(&frame, offsetof(struct frame, check));
-    bool sent = sendto(network, &frame, sizeof frame, MSG_DONTWAIT, (const struct sockaddr*)to,
-                       sizeof *to) == (ssize_t)sizeof frame;
+    bool sent =
+        sendto(
+            network, &frame, sizeof frame, MSG_DONTWAIT, (const struct sockaddr*)to, sizeof *to) ==
+        (ssize_t)sizeof frame;
     counts.sent += sent;
     counts.not_sent += !sent;
     return sent;
@@ -110,8 +113,12 @@ static void receive_all(void) {
         struct frame frame;
         struct sockaddr_in from;
         socklen_t length = sizeof from;
-        ssize_t bytes = recvfrom(network, &frame, sizeof frame, MSG_DONTWAIT | MSG_TRUNC,
-                                 (struct sockaddr*)&from, &length);
+        ssize_t bytes = recvfrom(network,
+                                 &frame,
+                                 sizeof frame,
+                                 MSG_DONTWAIT | MSG_TRUNC,
+                                 (struct sockaddr*)&from,
+                                 &length);
         if (bytes < 0) {
             return;
         }
@@ -176,6 +183,8 @@ bool heartbeat_start(const char** reason) {
     network = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     // Its own port is the host's too, so that the host can speak first.
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = host.sin_port};
+    int shared = 1; // in tests both ends are on one host
+    setsockopt(network, SOL_SOCKET, SO_REUSEADDR, &shared, sizeof shared);
     pthread_t thread;
     return network >= 0 && bind(network, (struct sockaddr*)&own, sizeof own) == 0 &&
            pthread_create(&thread, NULL, serve, NULL) == 0;

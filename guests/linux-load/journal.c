@@ -7,14 +7,15 @@
 #include "hash.h"
 #include "options.h"
 
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -80,8 +81,10 @@ struct journal_counts journal_counts(void) {
     return copy;
 }
 
-static void
-complain(const char* kind, const struct request* request, const struct block_header* found, int error) {
+static void complain(const char* kind,
+                     const struct request* request,
+                     const struct block_header* found,
+                     int error) {
     if (error_begin(kind)) {
         event_number("block", request->block);
         event_number("expected_sequence", request->sequence);

@@ -1,5 +1,5 @@
-// The disk load: every block carries its number and sequence; the newest acknowledged write of each block
-// is known here and compared with what is read back. One thread per request in flight.
+// The disk load: every block carries its number and sequence; the newest acknowledged write of each
+// block is known here and compared with what is read back. One thread per request in flight.
 #pragma once
 
 #include <stdbool.h>

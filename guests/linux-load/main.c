@@ -7,12 +7,13 @@
 #include "report.h"
 #include "worker.h"
 
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <termios.h>
 #include <unistd.h>
 

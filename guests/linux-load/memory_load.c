@@ -4,8 +4,9 @@
 #include "hash.h"
 #include "options.h"
 
-#include <stddef.h>
 #include <sys/mman.h>
+
+#include <stddef.h>
 
 #define PAGE_MAGIC 0x6567617064777467ull // "gtwdpage"
 
@@ -22,8 +23,8 @@ static uint32_t* sequences; // newest write of each page; 0: never written
 static uint64_t pages;
 
 static void* take(uint64_t bytes) {
-    void* memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory = mmap(
+        NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -51,8 +52,11 @@ static uint64_t check_of(uint64_t index, uint64_t sequence, uint64_t owner) {
     return hash_step(hash_step(hash_step(PAGE_MAGIC, index), sequence), owner);
 }
 
-static void complain(struct memory_load* load, uint32_t cpu, uint64_t index,
-                     const volatile uint64_t* page, uint32_t expected) {
+static void complain(struct memory_load* load,
+                     uint32_t cpu,
+                     uint64_t index,
+                     const volatile uint64_t* page,
+                     uint32_t expected) {
     atomic_fetch_add(&load->errors, 1);
     if (error_begin("page")) {
         event_number("cpu", cpu);

@@ -1,4 +1,5 @@
-// The memory load: pages that carry their index and sequence, and a table that knows what they must hold.
+// The memory load: pages that carry their index and sequence, and a table that knows what they must
+// hold.
 #pragma once
 
 #include <stdatomic.h>

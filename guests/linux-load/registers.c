@@ -3,8 +3,9 @@
 #include "events.h"
 #include "hash.h"
 
-#include <immintrin.h>
 #include <sys/syscall.h>
+
+#include <immintrin.h>
 
 enum {
     turns_per_set = 1000,
@@ -16,7 +17,9 @@ enum {
 };
 
 const char* registers_kind(void) {
-    return __builtin_cpu_supports("avx512f") ? "zmm" : __builtin_cpu_supports("avx") ? "ymm" : "xmm";
+    return __builtin_cpu_supports("avx512f") ? "zmm"
+           : __builtin_cpu_supports("avx")   ? "ymm"
+                                             : "xmm";
 }
 
 #define EACH_16(move)                                                                              \
@@ -41,18 +44,45 @@ const char* registers_kind(void) {
                            "dec %%ecx\n"                                                           \
                            "jnz 1b\n" stores                                                       \
                      : "+a"(number)                                                                \
-                     : [values] "r"(values), [found] "r"(found), [spins] "i"(spins),               \
-                       "D"(first), "S"(second), "d"(third), "r"(fourth)                            \
-                     : "rcx", "r11", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5",     \
-                       "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13",         \
-                       "xmm14", "xmm15")
+                     : [values] "r"(values),                                                       \
+                       [found] "r"(found),                                                         \
+                       [spins] "i"(spins),                                                         \
+                       "D"(first),                                                                 \
+                       "S"(second),                                                                \
+                       "d"(third),                                                                 \
+                       "r"(fourth)                                                                 \
+                     : "rcx",                                                                      \
+                       "r11",                                                                      \
+                       "memory",                                                                   \
+                       "xmm0",                                                                     \
+                       "xmm1",                                                                     \
+                       "xmm2",                                                                     \
+                       "xmm3",                                                                     \
+                       "xmm4",                                                                     \
+                       "xmm5",                                                                     \
+                       "xmm6",                                                                     \
+                       "xmm7",                                                                     \
+                       "xmm8",                                                                     \
+                       "xmm9",                                                                     \
+                       "xmm10",                                                                    \
+                       "xmm11",                                                                    \
+                       "xmm12",                                                                    \
+                       "xmm13",                                                                    \
+                       "xmm14",                                                                    \
+                       "xmm15")
 
-static void hold_during(uint32_t words, const uint64_t* values, uint64_t* found, long number,
-                        long first, long second, long third) {
+static void hold_during(uint32_t words,
+                        const uint64_t* values,
+                        uint64_t* found,
+                        long number,
+                        long first,
+                        long second,
+                        long third) {
     register long fourth __asm__("r10") = 0;
     switch (words) {
     case zmm_words:
-        HOLD(EACH_16(LOAD_ZMM) EACH_UPPER_16(LOAD_ZMM), EACH_16(STORE_ZMM) EACH_UPPER_16(STORE_ZMM));
+        HOLD(EACH_16(LOAD_ZMM) EACH_UPPER_16(LOAD_ZMM),
+             EACH_16(STORE_ZMM) EACH_UPPER_16(STORE_ZMM));
         break;
     case ymm_words:
         HOLD(EACH_16(LOAD_YMM), EACH_16(STORE_YMM));
@@ -78,7 +108,8 @@ void registers_start(struct register_hold* hold, uint32_t cpu) {
     new_set(hold);
 }
 
-static void compare(struct register_hold* hold, uint32_t cpu, const uint64_t* found, uint32_t mxcsr) {
+static void
+compare(struct register_hold* hold, uint32_t cpu, const uint64_t* found, uint32_t mxcsr) {
     uint32_t wrong = 0;
     while (wrong < hold->words && found[wrong] == hold->expected[wrong]) {
         ++wrong;

@@ -19,7 +19,8 @@ struct register_hold {
 // "xmm", "ymm" or "zmm".
 const char* registers_kind(void);
 void registers_start(struct register_hold* hold, uint32_t cpu);
-// Sleeps until `deadline` (CLOCK_MONOTONIC) with the registers loaded, spins a moment, and checks them.
+// Sleeps until `deadline` (CLOCK_MONOTONIC) with the registers loaded, spins a moment, and checks
+// them.
 void registers_sleep(struct register_hold* hold, uint32_t cpu, const struct timespec* deadline);
 // The same without the sleep: the thread gives its turn away instead.
 void registers_yield(struct register_hold* hold, uint32_t cpu);

@@ -6,9 +6,10 @@
 #include "options.h"
 #include "worker.h"
 
+#include <sys/utsname.h>
+
 #include <stdio.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 void report_boot(int count, char** words) {

@@ -63,7 +63,8 @@ static void* serve(void* argument) {
             registers_yield(&worker->registers, worker->cpu);
             deadline_ns = after_ns;
         } else {
-            deadline_ns = deadline_ns + tick_ns > after_ns ? deadline_ns + tick_ns : after_ns + tick_ns;
+            deadline_ns =
+                deadline_ns + tick_ns > after_ns ? deadline_ns + tick_ns : after_ns + tick_ns;
             expected_ns = deadline_ns;
             struct timespec until = {(time_t)(deadline_ns / 1000000000u),
                                      (long)(deadline_ns % 1000000000u)};

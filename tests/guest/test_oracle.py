@@ -133,6 +133,7 @@ class OracleTest(unittest.TestCase):
     def test_heartbeats_are_counted(self):
         peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(peer.close)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         peer.bind(("127.0.0.2", 7999))
         load = self.load("net=127.0.0.2:7999", "net_rate=100", "report_ms=60000")
         load.wait_for("boot")
