@@ -106,6 +106,13 @@ class RunTest(LabTest):
         self.assertEqual((done.returncode, done.stdout), (0, "hello\nhello\ntwo words\n"))
         self.assertEqual((self.folder / "out" / "copy").read_bytes(), blob)
 
+    def test_results_larger_than_a_socket_are_complete(self) -> None:
+        for _ in range(4):
+            done = lab("run", "--out", str(self.folder / "out"), "--", "sh", "-c",
+                       'head -c 3000000 /dev/zero > "$LAB_OUT/blob"; head -c 600000 /dev/zero | tr "\\0" x')
+            self.assertEqual((done.returncode, len(done.stdout)), (0, 600000), done.stderr)
+            self.assertEqual((self.folder / "out" / "blob").stat().st_size, 3000000)
+
     def test_kvm_works_inside(self) -> None:
         done = lab("run", "--file", self.program(KVM_CHECK, "-static"), "--", "program")
         self.assertEqual((done.returncode, done.stdout), (0, "api 12 machine yes\n"))

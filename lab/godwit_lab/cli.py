@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from . import frozen, layout, network, session
+from . import frozen, layout, network, rootfs, session
 from .errors import EXIT_FAILED, EXIT_SETUP, EXIT_TIMEOUT, LabError
 from .frozen import Frozen
 from .layout import Variant
@@ -77,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_delivery(shell)
     shell.set_defaults(action=_shell)
 
+    guest = commands.add_parser("guest", help="write a stock kernel and the guest's initramfs into a directory")
+    guest.add_argument("directory", type=Path)
+    guest.set_defaults(action=_guest)
+
     status = commands.add_parser("status", help="what is prepared")
     status.add_argument("--json", action="store_true", help="machine-readable")
     status.set_defaults(action=_status)
@@ -136,6 +140,13 @@ def _prepare(options: argparse.Namespace) -> int:
     names = options.variant or ["host"]
     variants = [layout.variant_of(name, options.memory, options.cpus) for name in names]
     frozen.prepare(layout.cache_dir(), variants, refresh=True)
+    return 0
+
+
+def _guest(options: argparse.Namespace) -> int:
+    """For guests on this machine's own KVM: the same kernel and initramfs the lab's hosts have."""
+    cache = layout.cache_dir()
+    rootfs.write_guest(frozen.assets_of(cache), options.directory)
     return 0
 
 

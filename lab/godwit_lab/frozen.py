@@ -79,6 +79,16 @@ def prepare(cache: Path, variants: Sequence[Variant], *, refresh: bool) -> list[
     return ready
 
 
+def assets_of(cache: Path) -> Assets:
+    """Kernels and file systems alone, built if they are missing: no host is booted."""
+    tools.check_installed()
+    with exclusive(cache):
+        assets = rootfs.expected(cache)
+        if assets is None:
+            return _timed("kernels and file systems", lambda: _fetch_and_build(cache))
+        return assets if assets.path.exists() else _timed("file systems", lambda: _build(cache))
+
+
 def _timed(what: str, work):  # type: ignore[no-untyped-def]
     started = time.monotonic()
     result = work()

@@ -26,6 +26,7 @@ from pathlib import Path
 from .errors import EXIT_SETUP, LabError
 
 LAB_SOURCE = Path(__file__).resolve().parent.parent
+GUESTLOAD_SOURCE = LAB_SOURCE.parent / "guests" / "linux-load"
 MIB = 1 << 20
 _NOT_BUILDING = {"cli.py", "errors.py", "network.py", "payload.py", "session.py"}
 
@@ -124,6 +125,8 @@ def source_digest() -> str:
         sources += (LAB_SOURCE / folder).glob(pattern)
     contents = {str(path.relative_to(LAB_SOURCE)): hashlib.sha256(path.read_bytes()).hexdigest()
                 for path in sorted(sources) if path.is_file() and path.name not in _NOT_BUILDING}
+    contents |= {f"guestload/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+                 for path in sorted(GUESTLOAD_SOURCE.glob("*.[ch]"))}
     return digest_of(contents)
 
 

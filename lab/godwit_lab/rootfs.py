@@ -17,7 +17,7 @@ from pathlib import Path
 from . import kernels, stubs, tools
 from .cpio import CpioWriter
 from .kernels import Kernel
-from .layout import LAB_SOURCE, MIB, built_beside, digest_of, file_identity, require_space, source_digest
+from .layout import GUESTLOAD_SOURCE, LAB_SOURCE, MIB, built_beside, digest_of, file_identity, require_space, source_digest
 
 # Loaded by the host's init before it can see the image.
 _HOST_EARLY = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"]
@@ -87,6 +87,16 @@ def build(cache: Path, amd64: Kernel, cloud: Kernel) -> Assets:
         _host_initramfs(staging / "host.cpio", amd64)
         (staging / "manifest.json").write_text(json.dumps({"libraries": libraries}, indent=1))
     return assets
+
+
+def write_guest(assets: Assets, folder: Path) -> None:
+    """Copy vmlinux, vmlinuz (cloud kernel) and initramfs.cpio out of the host's image into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("vmlinux", "vmlinuz", "initramfs.cpio"):
+        tools.run([tools.find("debugfs") or "debugfs", "-R", f"dump /guest/{name} {folder / name}",
+                   str(assets.image)], f"copying {name} out of the host's image")
+        if not (folder / name).exists():
+            raise LabError(f"the host's image has no /guest/{name}: lab/lab clean, then prepare again")
 
 
 def _fill_tree(tree: Path, amd64: Kernel, cloud: Kernel) -> dict[str, list[object]]:
@@ -187,13 +197,24 @@ def _host_initramfs(target: Path, kernel: Kernel) -> None:
     archive.write(target)
 
 
+def _guestload(beside: Path) -> Path:
+    """The guest's own load and oracle, compiled here: the lab needs no configured build tree."""
+    program = beside.with_name("guestload")
+    sources = [str(path) for path in sorted(GUESTLOAD_SOURCE.glob("*.c"))]
+    tools.run(["gcc", "-O2", "-std=gnu11", "-pthread", "-static", "-o", str(program), *sources],
+              "compiling guests/linux-load")
+    return program
+
+
 def _guest_initramfs(target: Path, guest_kernels: list[Kernel]) -> None:
-    """One archive that serves both kernels; fio and iperf3 included."""
+    """One archive that serves both kernels; fio, iperf3 and guestload included."""
     archive = CpioWriter()
     _busybox(archive, "busybox")
     for kernel in guest_kernels:
         _module_set(archive, kernel, _GUEST_MODULES)
     archive.copy("init", LAB_SOURCE / "guest/init")
+    archive.copy("bin/guestload", _guestload(target))
+    target.with_name("guestload").unlink()
     programs = [tools.find(name) or "" for name in ("fio", "iperf3")]
     for program in programs:
         archive.copy(f"bin/{os.path.basename(program)}", program)

@@ -39,6 +39,33 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+class Ending:
+    """A stream of a run that ends with a marker: what was written before the exit code may arrive after it,
+    because a port takes bytes faster than its socket hands them on."""
+
+    def __init__(self, marker: bytes) -> None:
+        self._marker = marker
+        self._held = b""
+        self.ended = False
+
+    def take(self, chunk: bytes) -> bytes:
+        """The bytes that surely are the script's own; a possible beginning of the marker waits."""
+        if self.ended:
+            return b""
+        data, found, _ = (self._held + chunk).partition(self._marker)
+        self.ended = bool(found)
+        held = 0 if found else next(
+            (length for length in range(min(len(data), len(self._marker) - 1), 0, -1)
+             if data.endswith(self._marker[:length])), 0)
+        self._held = data[len(data) - held:]
+        return data[:len(data) - held]
+
+    def rest(self) -> bytes:
+        """What was held back although no marker came."""
+        held, self._held = self._held, b""
+        return held
+
+
 @dataclass
 class HostRun:
     """One host of a session: its order, where its output goes, and how it stands."""
@@ -53,6 +80,8 @@ class HostRun:
     machine: Machine | None = None
     outcome: Outcome | None = None
     _files: BinaryIO | None = None
+    _endings: dict[str, Ending] = field(default_factory=dict)
+    _exit_code: int | None = None
     _control: bytes = b""
     _line_started: bool = False
     _started: float = 0.0
@@ -76,7 +105,9 @@ class HostRun:
             if disk_size != SCRATCH_BYTES:
                 self.machine.resize_disk(name, disk_size)
         self._seconds = {"restored": time.monotonic() - self._started}
-        self.machine.channels["control"].sendall(b"run %d %d\n" % (size, round(time.time())))
+        token = os.urandom(16).hex().encode()
+        self._endings = {name: Ending(b"\1" + token) for name in ("output", "files")}
+        self.machine.channels["control"].sendall(b"run %d %d %s\n" % (size, round(time.time()), token))
 
     def on_output(self, chunk: bytes) -> None:
         """Pass the script's output on at once, each line marked when several hosts talk."""
@@ -88,23 +119,35 @@ class HostRun:
         self.sink.write(chunk)
         self.sink.flush()
 
+    def on_script_output(self, chunk: bytes) -> None:
+        """Output of the script, up to its marker."""
+        if own := self._endings["output"].take(chunk):
+            self.on_output(own)
+        self._finish_if_complete()
+
     def on_files(self, chunk: bytes) -> None:
         """Keep the tar of result files until the run is over."""
         assert self._files is not None
-        self._files.write(chunk)
+        self._files.write(self._endings["files"].take(chunk))
+        self._finish_if_complete()
 
     def on_control(self, chunk: bytes) -> None:
-        """The agent's only message is the exit code. All output was handed over before it."""
+        """The agent's only message is the exit code."""
         self._control += chunk
         line, newline, _ = self._control.partition(b"\n")
         if newline and line.startswith(b"exit "):
-            self._drain()
-            self.finish(Outcome(int(line.split()[1])))
+            self._exit_code = int(line.split()[1])
+            self._finish_if_complete()
+
+    def _finish_if_complete(self) -> None:
+        if self._exit_code is not None and all(ending.ended for ending in self._endings.values()):
+            self.finish(Outcome(self._exit_code))
 
     def on_closed(self) -> None:
         """QEMU ended before the script did: a panic, a reset, or a script that powered off."""
         if self.outcome is None:
             self._drain()
+            self.on_output(self._endings["output"].rest())
             self.finish(Outcome(EXIT_HOST_DIED, message="the lab host ended before the script did"))
 
     def finish(self, outcome: Outcome) -> None:
@@ -140,7 +183,7 @@ class HostRun:
     def _drain(self) -> None:
         """Take what the sockets still hold; QEMU wrote it before the message that brought us here."""
         assert self.machine is not None
-        for name, handler in (("output", self.on_output), ("files", self.on_files)):
+        for name, handler in (("output", self.on_script_output), ("files", self.on_files)):
             channel = self.machine.channels[name]
             channel.setblocking(False)
             with suppress(BlockingIOError, ConnectionError):
@@ -191,7 +234,7 @@ def _register(hosts: Sequence[HostRun], selector: selectors.BaseSelector) -> Non
     for host in hosts:
         assert host.machine is not None
         handlers: dict[str, Callable[[bytes], None]] = {
-            "output": host.on_output, "files": host.on_files, "control": host.on_control,
+            "output": host.on_script_output, "files": host.on_files, "control": host.on_control,
             "sync": lambda chunk, host=host: barrier.on_sync(host, chunk)}
         for name, handler in handlers.items():
             channel = host.machine.channels[name]

@@ -12,7 +12,7 @@
 
 namespace godwit::block {
 
-inline constexpr std::size_t bounce_bytes = 128U * 1024U;
+inline constexpr std::size_t bounce_bytes = std::size_t{128} * 1024;
 inline constexpr std::size_t bounce_buffers_max = 8;
 
 class BouncePool {

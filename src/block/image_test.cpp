@@ -104,10 +104,10 @@ TEST(OpenImage, classic_lock_names_its_process) {
     const TemporaryImage image = make_image();
     const pid_t child = ::fork();
     if (child == 0) {
-        const int fd = ::open(image.path().c_str(), O_RDWR | O_CLOEXEC);
+        const auto file = sys::open(image.path(), O_RDWR);
         struct flock lock{};
         lock.l_type = F_WRLCK;
-        ::_exit(::fcntl(fd, F_SETLK, &lock) == 0 && ::raise(SIGSTOP) == 0 ? 0 : 1);
+        ::_exit(::fcntl(file->raw(), F_SETLK, &lock) == 0 && ::raise(SIGSTOP) == 0 ? 0 : 1);
     }
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, WUNTRACED), child);

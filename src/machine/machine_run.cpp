@@ -89,7 +89,7 @@ sys::Moment Machine::vcpus_stopped_at() const noexcept {
 }
 
 sys::Moment Machine::first_entry_at() const noexcept {
-    return impl_->first_entry.at();
+    return impl_->running ? impl_->first_entry.at() : sys::Moment();
 }
 
 } // namespace godwit::machine

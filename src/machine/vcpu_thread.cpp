@@ -9,11 +9,14 @@ namespace godwit::machine {
 void FirstEntry::note() noexcept {
     if (nanoseconds_.load(std::memory_order_relaxed) == 0) {
         std::int64_t none = 0;
-        nanoseconds_.compare_exchange_strong(none, clock_.now().time_since_epoch().count());
+        if (nanoseconds_.compare_exchange_strong(none, clock_.now().time_since_epoch().count())) {
+            nanoseconds_.notify_all();
+        }
     }
 }
 
 sys::Moment FirstEntry::at() const noexcept {
+    nanoseconds_.wait(0, std::memory_order_acquire);
     return sys::Moment(sys::Nanoseconds(nanoseconds_.load(std::memory_order_acquire)));
 }
 

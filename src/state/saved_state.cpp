@@ -35,9 +35,6 @@ bool is_architecture_char(char c) noexcept {
 bool is_printable(char c) noexcept {
     return c >= ' ' && c <= '~';
 }
-bool is_hex(char c) noexcept {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-}
 
 /// What a text of the format may look like.
 struct TextRule {
@@ -49,7 +46,8 @@ struct TextRule {
 constexpr TextRule architecture_rule{
     "architecture", 1, architecture_bytes_max, is_architecture_char};
 constexpr TextRule writer_rule{"writer", 0, writer_bytes_max, is_printable};
-constexpr TextRule build_id_rule{"build id", 0, build_id_bytes_max, is_hex};
+// Hexadecimal digits, or "none".
+constexpr TextRule build_id_rule{"build id", 0, build_id_bytes_max, is_lower_or_digit};
 constexpr TextRule name_rule{"section name", 1, section_name_bytes_max, is_section_name_char};
 
 bool keeps(const TextRule& rule, std::string_view text) noexcept {

@@ -24,7 +24,7 @@ struct StateHeader {
     std::uint32_t format = state_format;
     std::string architecture = "x86_64";
     std::string writer; ///< Version text of the build that wrote it; printable ASCII, may be empty.
-    std::string build_id; ///< Lower-case hex of the writer's ELF build id; may be empty.
+    std::string build_id; ///< The writer's build_id(); may be empty.
 };
 
 class SavedState {

@@ -144,6 +144,13 @@ TEST(SavedState, resealed_duplicate_section_is_refused) {
               "the saved state cannot be used: section abc#0 is there twice");
 }
 
+TEST(SavedState, writer_without_build_id_is_read_back) {
+    SavedState state;
+    state.header.writer = "0.1.0+label";
+    state.header.build_id = "none";
+    EXPECT_TRUE(decode(state.encode()).has_value());
+}
+
 TEST(SavedState, resealed_unprintable_writer_is_refused) {
     SavedState state;
     state.header.writer = "godwit";

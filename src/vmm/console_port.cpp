@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +13,13 @@
 #include <cerrno>
 
 namespace godwit::vmm {
+
+namespace {
+
+constexpr std::chrono::milliseconds gather_time{2};
+constexpr std::chrono::milliseconds last_words_time{1000};
+
+} // namespace
 
 Status ConsolePort::listen(const std::string& path) {
     listener_ = GODWIT_TRY(sys::Listener::create(path, sys::SocketKind::stream));
@@ -117,10 +125,27 @@ void ConsolePort::write(std::span<const std::byte> bytes) {
     fresh_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (!flush_posted_) {
         flush_posted_ = true;
-        loop_.post([this] {
+        loop_.post([this] { schedule_flush(); });
+    }
+}
+
+/// A guest prints byte by byte: gathering for a moment spares a wake-up and a socket buffer per
+/// byte.
+void ConsolePort::schedule_flush() {
+    if (frozen_) {
+        return; // What is printed now stays where save() finds it; thaw() takes it.
+    }
+    auto timer = loop_.schedule(gather_time, std::chrono::nanoseconds(0), [this] {
+        if (!frozen_) {
             absorb_fresh();
             flush_clients();
-        });
+        }
+    });
+    if (timer.has_value()) {
+        flush_timer_ = std::move(*timer);
+    } else {
+        absorb_fresh();
+        flush_clients();
     }
 }
 
@@ -219,7 +244,17 @@ void ConsolePort::close() {
 
 void ConsolePort::flush_all() {
     absorb_fresh();
+    frozen_ = false;
     flush_clients();
+    for (auto client = clients_.begin(); client != clients_.end(); ++client) {
+        while (client->offset < backlog_offset_ + backlog_.size()) {
+            pollfd room{.fd = client->fd.raw(), .events = POLLOUT, .revents = 0};
+            if (::poll(&room, 1, static_cast<int>(last_words_time.count())) <= 0 ||
+                !flush(*client)) {
+                break; // A reader that takes nothing is not waited for.
+            }
+        }
+    }
 }
 
 } // namespace godwit::vmm

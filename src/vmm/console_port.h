@@ -65,7 +65,7 @@ class ConsolePort {
     [[nodiscard]] std::uint64_t dropped_bytes() const noexcept { return dropped_; }
     /// Removes the socket only if it is still ours; clients are closed with this object.
     void close();
-    /// Sends what is left to clients that can take it at once, before the process ends.
+    /// Sends what is left before the process ends; waits only for clients that still read.
     void flush_all();
 
   private:
@@ -84,6 +84,7 @@ class ConsolePort {
     [[nodiscard]] bool read_input(Client& client);
     [[nodiscard]] bool flush(Client& client);
     void flush_clients();
+    void schedule_flush();
     void absorb_fresh();
     void update_events(Client& client);
 
@@ -91,6 +92,7 @@ class ConsolePort {
     Input input_;
     std::optional<sys::Listener> listener_;
     sys::EventLoop::Handle listen_watch_;
+    sys::EventLoop::Handle flush_timer_;
     Clients clients_;
     std::string backlog_;
     std::uint64_t backlog_offset_ = 0;

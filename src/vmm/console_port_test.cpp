@@ -101,6 +101,14 @@ TEST_F(ConsolePortTest, backlog_over_its_limit_keeps_the_newest) {
     EXPECT_TRUE(state.backlog.ends_with("tail"));
 }
 
+TEST_F(ConsolePortTest, output_while_frozen_is_left_for_whoever_saves) {
+    port->freeze();
+    print("late");
+    serve();
+    EXPECT_EQ(GODWIT_MUST(port->save()).backlog, "late");
+    EXPECT_EQ(GODWIT_MUST(port->save()).backlog, "late");
+}
+
 TEST_F(ConsolePortTest, client_survives_the_change_of_owner_without_a_gap) {
     const sys::Fd client = GODWIT_MUST(sys::connect_stream(path));
     serve();

@@ -243,24 +243,6 @@ machine::MachineEvents Service::machine_events() {
     };
 }
 
-namespace {
-
-std::string_view name_of(machine::StopReason reason) noexcept {
-    switch (reason) {
-    case machine::StopReason::powered_off:
-        return "powered_off";
-    case machine::StopReason::rebooted:
-        return "rebooted";
-    case machine::StopReason::triple_fault:
-        return "triple_fault";
-    case machine::StopReason::internal_error:
-        return "internal_error";
-    }
-    return "unknown";
-}
-
-} // namespace
-
 void Service::guest_stopped(machine::StopReason reason, const std::string& detail) {
     if (role_ == Role::retired || state_ == RunState::stopped) {
         return;

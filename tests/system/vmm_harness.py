@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import unittest
+import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("GODWIT_BIN", ROOT / "build/release/bin"))
@@ -195,6 +196,7 @@ class MachineTest(unittest.TestCase):
     def document(self, command_line, name="m", vcpus=2, memory_mebibytes=256, disks=(), **more):
         return {
             "name": name,
+            "id": str(uuid.uuid4()),
             "vcpus": vcpus,
             "memory": {"bytes": memory_mebibytes << 20},
             "kernel": {"path": str(BEACON), "command_line": command_line},

@@ -257,6 +257,7 @@ bool BlkDevice::take_one(Queue& queue) {
     return true;
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): the interface passes it by value.
 void BlkDevice::done(block::BlockRequest& block, Status status) noexcept {
     Request& request = *static_cast<Request*>(block.owner);
     request.device->complete(request, status);

@@ -233,6 +233,9 @@ void NetDevice::start() {
     for (std::size_t i = 0; i <= active_->control_index; ++i) {
         host_->notify_queue(static_cast<std::uint16_t>(i));
     }
+    if ((status_.load(std::memory_order_acquire) & net_s_announce) != 0) {
+        host_->notify_config(); // The earlier owner's interrupt may be lost.
+    }
 }
 
 void NetDevice::stop() noexcept {

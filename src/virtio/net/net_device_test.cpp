@@ -186,6 +186,21 @@ TEST_F(NetDeviceTest, announcement_is_shown_until_acknowledged) {
     EXPECT_EQ(config_status(*device), net_s_link_up);
 }
 
+TEST_F(NetDeviceTest, pending_announcement_is_told_again_by_the_successor) {
+    auto first = make_working(1, usual_features);
+    first->announce();
+    first->quiesce();
+    const auto section = std::get<state::Section>(GODWIT_MUST(first->save()));
+    const auto states = first->queue_states();
+    auto second = GODWIT_MUST(NetDevice::restore(args(std::move(successor_port)), section));
+    driver->attach(*second);
+    ASSERT_TRUE(driver->activate(*second, usual_features, states).has_value());
+    const std::uint32_t before = driver->host().config_notices();
+    second->wake();
+    EXPECT_EQ(driver->host().config_notices(), before + 1);
+    EXPECT_EQ(config_status(*second), net_s_link_up | net_s_announce);
+}
+
 TEST_F(NetDeviceTest, announcement_without_the_feature_is_left_out) {
     const auto device = make_working(1, usual_features & ~net_f_guest_announce);
     device->announce();

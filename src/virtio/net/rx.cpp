@@ -42,7 +42,9 @@ Result<RxQueue::Stop> RxQueue::receive(const sys::Fd& port, NetDirectionTally& t
         case sys::PacketOutcome::done:
             GODWIT_TRY(accept(packet.bytes, room, tally));
             break;
-        case sys::PacketOutcome::refused: // Nothing came; a tap that is down says so here.
+        case sys::PacketOutcome::refused: // Read and lost, as when a page of RAM cannot be had.
+            tally.dropped();
+            break;
         case sys::PacketOutcome::would_block:
             return Stop::no_packets;
         case sys::PacketOutcome::gone:

@@ -7,8 +7,8 @@
 /// tasks to it and wait, so those calls must not be made on the loop's own thread.
 
 #include "base/result.h"
-#include "sys/event_loop.h"
 #include "sys/entropy.h"
+#include "sys/event_loop.h"
 #include "virtio/virtio_device.h"
 
 #include <chrono>

@@ -175,7 +175,6 @@ std::optional<Used> DriverQueue::take_used() {
 }
 
 bool DriverQueue::doorbell_wanted() const {
-    std::atomic_thread_fence(std::memory_order_seq_cst); // Pairs with VirtQueue::enable_doorbell.
     if (options_.features.event_index) {
         const std::uint16_t event = std::atomic_ref(*shared_field(Gpa{state().device_area.value +
                                                                       4 + 8ULL * options_.size}))
@@ -239,9 +238,10 @@ void DriverQueue::make_available(std::uint16_t head) {
 
 void DriverQueue::set_available_index(std::uint16_t index) {
     available_index_ = index;
-    // Release: pairs with the device's acquire in pop().
+    // Pairs with the device's acquire in pop(), and, as a full barrier before the driver looks at
+    // the device's wish, with VirtQueue::enable_doorbell().
     std::atomic_ref(*shared_field(Gpa{state().driver_area.value + 2}))
-        .store(index, std::memory_order_release);
+        .exchange(index, std::memory_order_seq_cst);
 }
 
 } // namespace godwit::virtio::testing

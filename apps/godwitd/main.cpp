@@ -1,0 +1,80 @@
+/// godwitd: the host's daemon. `godwit` starts one by itself when none runs; a system service runs
+/// it in the foreground.
+
+#include "base/log.h"
+#include "base/version.h"
+#include "control/daemon.h"
+
+#include <CLI/CLI.hpp>
+
+#include <csignal>
+#include <cstdio>
+#include <optional>
+
+namespace {
+
+std::optional<godwit::sys::EventFd> stop_request; // For the signal handler.
+
+void request_stop(int) {
+    stop_request->signal();
+}
+
+void handle_signals() {
+    struct sigaction action {};
+    action.sa_handler = request_stop;
+    ::sigaction(SIGTERM, &action, nullptr);
+    ::sigaction(SIGINT, &action, nullptr);
+    action.sa_handler = SIG_IGN;
+    ::sigaction(SIGPIPE, &action, nullptr);
+    ::sigaction(SIGHUP, &action, nullptr);
+}
+
+godwit::Status serve(const godwit::control::DaemonOptions& options, int ready_fd) {
+    stop_request.emplace(GODWIT_TRY(godwit::sys::EventFd::create()));
+    handle_signals();
+    godwit::sys::Fd ready;
+    if (ready_fd >= 0) {
+        // The copy is close-on-exec; what was inherited is not.
+        const godwit::sys::Fd inherited(ready_fd);
+        ready = GODWIT_TRY(inherited.duplicate());
+    }
+    return godwit::control::run_daemon(options, *stop_request, std::move(ready));
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    godwit::control::DaemonOptions options;
+    std::int64_t idle_seconds = 0;
+    int ready_fd = -1;
+    std::string level = "info";
+    CLI::App app(
+        "The host daemon of Godwit: supervises the virtual machines of this host and serves the "
+        "API. Runs in the foreground until SIGTERM; machines run on without it.",
+        "godwitd");
+    app.set_version_flag("--version",
+                         std::string(godwit::version()) + " (build " +
+                             std::string(godwit::build_id()) + ")");
+    app.add_option("--run-dir",
+                   options.run_directory,
+                   "Run directory (default: GODWIT_RUN_DIR, or one per user)");
+    app.add_option("--vmm", options.vmm_program, "The godwit-vmm to start machines with");
+    app.add_option("--exit-when-idle",
+                   idle_seconds,
+                   "End after so many seconds without machines and requests; 0: never")
+        ->check(CLI::Range(0, 86'400));
+    app.add_option("--ready-fd", ready_fd, "Descriptor told in one JSON line when the API is up");
+    app.add_option("--log-level", level, "debug, info, warn or error");
+    bool foreground = true;
+    app.add_flag("--foreground", foreground, "Stay in the foreground; it always does");
+    CLI11_PARSE(app, argc, argv);
+
+    options.exit_when_idle = std::chrono::seconds(idle_seconds);
+    godwit::log::configure("godwitd", godwit::log::level_named(level));
+    const godwit::Status ended = serve(options, ready_fd);
+    if (!ended.has_value()) {
+        std::fprintf(stderr, "godwitd: %s\n", ended.error().to_string().c_str());
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""The pause of an exchange against the size of the guest's RAM, and against QEMU's hand-over on the same host.
+
+The guest is beacon with 2 vCPUs, a working set of half its RAM that it keeps writing to, and a disk journal.
+godwit-vmm hands it to godwit-vmm-next and back. QEMU (q35, same KVM) hands it to a second QEMU process: RAM is a
+file in /dev/shm that both map shared, and the capability x-ignore-shared leaves it out of the stream.
+Two measures for each: the monitor's own (blackout_us of our report; QEMU's STOP event at the source to its RESUME
+event at the destination), and the widest gap the guest saw (reset before, asked after). Sizes alternate within
+every round. The slope is a least-squares line over all runs, with its 95 % interval.
+
+    bench/exchange_blackout.py [--runs 15] [--sizes 256,1024,2048,4096] [--no-qemu] [--lab] [--save]
+"""
+
+import contextlib
+import math
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import measuring
+import vmms
+
+# Two-sided 97.5 % quantiles of Student's t; beyond the table the normal one is close enough.
+_T = {10: 2.228, 20: 2.086, 30: 2.042, 50: 2.009, 100: 1.984}
+
+
+def slope(points: list) -> dict:
+    """Least squares through (x, y): the slope and the half width of its 95 % interval."""
+    count = len(points)
+    mean_x = statistics.fmean(x for x, _ in points)
+    mean_y = statistics.fmean(y for _, y in points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    value = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    residual = sum((y - mean_y - value * (x - mean_x)) ** 2 for x, y in points)
+    error = math.sqrt(residual / (count - 2) / spread)
+    quantile = _T[max((key for key in _T if key <= count - 2), default=10)]
+    return {"per_gib": value, "interval_95": [value - quantile * error, value + quantile * error], "n": count}
+
+
+def guest_of(size_mib, disk):
+    # sse=0: on some hosts QEMU's hand-over loses the upper halves of vector registers (README.md), which would
+    # end the comparison. That ours keeps them is what the demo and the tests show.
+    return vmms.Guest(f"sse=0 mem_set={size_mib // 2}M mem_rate=20000 mem_pattern=hot disk=journal disk_qd=2 disk_rate=300 "
+                      f"disk_span=8M disk_flush=64 report_ms=86400000", memory_mib=size_mib, cpus=2, disk=disk)
+
+
+def widest_gap(report):
+    if report["errors"]:
+        raise vmms.Failed(f"the guest counted {report['errors']} errors")
+    return max(cpu["max_gap_us"] for cpu in report["cpus"])
+
+
+class GodwitChain:
+    """One machine under godwit-vmm, exchanged again and again."""
+
+    def __init__(self, size_mib, disk):
+        self.size_mib = size_mib
+        self.machine = vmms.Godwit(guest_of(size_mib, disk))
+        self._number = 0
+        self.machine.serial.wait_event("populated")
+
+    def hop(self):
+        """(blackout, gap) of one exchange, microseconds."""
+        programs = [measuring.BINARIES / name for name in ("godwit-vmm-next", "godwit-vmm")]
+        self.machine.serial.ask("reset-gaps", "gaps-reset")
+        report = self.machine.exchange(programs[self._number % 2])
+        self._number += 1
+        if report["outcome"] != "done" or report["guest_bytes_copied"]:
+            raise vmms.Failed(f"exchange: {report}")
+        return report["blackout_us"], widest_gap(self.machine.serial.ask("report", "report"))
+
+    def end(self):
+        final = self.machine.serial.ask("stop", "final")
+        if not final["ok"]:
+            raise vmms.Failed(f"the guest is not content: {final}")
+
+    def close(self):
+        self.machine.__exit__()
+
+
+class QemuChain:
+    """One machine under QEMU, handed from process to process."""
+
+    def __init__(self, size_mib, disk):
+        self.size_mib = size_mib
+        self._guest = guest_of(size_mib, disk)
+        handle, self._ram_path = tempfile.mkstemp(prefix="godwit-bench-ram-", dir="/dev/shm")
+        os.truncate(handle, size_mib << 20)
+        os.close(handle)
+        self.machine = self._start(False)
+        self.machine.serial.wait_event("populated")
+
+    def _start(self, incoming):
+        ram = ["-object", f"memory-backend-file,id=ram,size={self.size_mib}M,mem-path={self._ram_path},share=on"]
+        machine = vmms.Qemu(self._guest, "q35", ram=ram, incoming=incoming)
+        try:
+            machine.qmp.command("migrate-set-capabilities", capabilities=[
+                {"capability": "x-ignore-shared", "state": True}, {"capability": "events", "state": True}])
+        except (vmms.Failed, OSError) as error:
+            complaint = machine.complaint()
+            machine.__exit__()
+            raise vmms.Failed(f"{error}: {complaint}") from error
+        return machine
+
+    def hop(self):
+        """(STOP to RESUME, gap) of one hand-over, microseconds. The successor is ready before the gap is reset."""
+        successor = self._start(True)
+        path = successor.folder / "migration.sock"
+        successor.qmp.command("migrate-incoming", uri=f"unix:{path}")
+        self.machine.serial.ask("reset-gaps", "gaps-reset")
+        self.machine.qmp.command("migrate", uri=f"unix:{path}")
+        stopped = self.machine.qmp.wait_event("STOP")
+        resumed = successor.qmp.wait_event("RESUME")
+        self.machine.qmp.wait_event("MIGRATION", "completed")
+        self.machine.__exit__()
+        self.machine = successor
+        report = successor.serial.ask("report", "report")
+        return _microseconds(resumed) - _microseconds(stopped), widest_gap(report)
+
+    def end(self):
+        final = self.machine.serial.ask("stop", "final")
+        if not final["ok"]:
+            raise vmms.Failed(f"the guest is not content: {final}")
+
+    def close(self):
+        self.machine.__exit__()
+        os.unlink(self._ram_path)
+
+
+def _microseconds(event):
+    return event["timestamp"]["seconds"] * 1000000 + event["timestamp"]["microseconds"]
+
+
+def measure(kind, sizes, runs, folder):
+    """Size -> list of (blackout, gap). One machine at a time: they would disturb each other."""
+    results = {}
+    for size in sizes:
+        disk = Path(folder) / f"disk-{size}.raw"
+        with open(disk, "wb") as image:
+            image.truncate(64 << 20)
+        with contextlib.closing(kind(size, disk)) as chain:
+            chain.hop()  # warms caches; not counted
+            results[size] = [chain.hop() for _ in range(runs)]
+            chain.end()
+        disk.unlink()
+    return results
+
+
+def describe(results):
+    sizes = {str(size): {"blackout_us": measuring.summary([one[0] for one in pairs]),
+                         "guest_gap_us": measuring.summary([one[1] for one in pairs])}
+             for size, pairs in results.items()}
+    document = {"by_ram_mib": sizes}
+    if len(results) > 1:
+        document["blackout_slope_us"] = slope([(size / 1024, blackout) for size, pairs in results.items()
+                                               for blackout, _ in pairs])
+    return document
+
+
+def main():
+    parser = measuring.options(__doc__.split("\n", maxsplit=1)[0], 15, lab=True)
+    parser.add_argument("--sizes", default="256,1024,2048,4096", help="RAM sizes, MiB")
+    parser.add_argument("--no-qemu", action="store_true")
+    parser.add_argument("--no-godwit", action="store_true")
+    parser.add_argument("--folder", default=str(measuring.ROOT / "build"), help="where the disk images go")
+    arguments = parser.parse_args()
+    if arguments.lab:
+        import lab_run
+        words = ["--runs", str(arguments.runs), "--sizes", arguments.sizes, "--folder", "/mnt/bench"]
+        words += ["--no-qemu"] * arguments.no_qemu + ["--no-godwit"] * arguments.no_godwit
+        return lab_run.run("exchange_blackout.py", words, arguments.save, before="scratch_ext4 /mnt/bench")
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    kinds = {"godwit": GodwitChain, "qemu": QemuChain}
+    document = {"unit": "us"}
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="godwit-bench-", dir=arguments.folder) as folder:
+        for name, kind in kinds.items():
+            if getattr(arguments, f"no_{name}"):
+                continue
+            document[name] = describe(measure(kind, sizes, arguments.runs, folder))
+            for size, one in document[name]["by_ram_mib"].items():
+                rows.append([f"{name} {size} MiB", one["blackout_us"]["median"], one["blackout_us"]["max"],
+                             one["guest_gap_us"]["median"], one["guest_gap_us"]["max"], one["blackout_us"]["n"]])
+    measuring.table("hand-over on one host, us", ["", "blackout", "max", "guest gap", "max", "n"], rows)
+    for name in kinds:
+        line = document.get(name, {}).get("blackout_slope_us")
+        if line:
+            low, high = line["interval_95"]
+            print(f"\n{name}: slope {line['per_gib']:.1f} us per GiB, 95 % interval [{low:.1f}, {high:.1f}]: "
+                  f"{'indistinguishable from 0' if low <= 0 <= high else 'not 0'}")
+    if "godwit" in document and "qemu" in document:
+        ours, theirs = ([one["blackout_us"]["median"] for one in document[name]["by_ram_mib"].values()]
+                        for name in ("godwit", "qemu"))
+        document["ratio"] = round(statistics.median(ours) / statistics.median(theirs), 4)
+        print(f"\ngodwit / QEMU blackout: {document['ratio']:.3f} (promise: at most 0.1)")
+    measuring.finish("exchange_blackout", document, arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+#pragma once
+
+/// godwitd as a whole: takes the run directory, adopts what runs, serves the API until told to
+/// stop or idle for long enough. Machines run on after it.
+
+#include "base/result.h"
+#include "sys/fd.h"
+
+#include <chrono>
+#include <string>
+
+namespace godwit::control {
+
+struct DaemonOptions {
+    std::string run_directory; ///< Empty: RunDirectory::default_path().
+    std::string vmm_program;   ///< Empty: GODWIT_VMM or beside the own executable.
+    /// Ends when no machine ran and nobody asked for this long; zero: never.
+    std::chrono::seconds exit_when_idle{0};
+};
+
+/// Serves until `stop` is signalled. `ready` gets one JSON line, {"ok":true} or {"error":{...}},
+/// once the API can be reached or the start has failed; it may be invalid. busy if another godwitd
+/// has the run directory. Runs on the calling thread, which becomes the control thread.
+[[nodiscard]] Status
+run_daemon(const DaemonOptions& options, const sys::EventFd& stop, sys::Fd ready);
+
+} // namespace godwit::control

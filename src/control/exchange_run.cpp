@@ -1,0 +1,335 @@
+#include "control/exchange_run.h"
+
+#include "base/log.h"
+#include "sys/unix_socket.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+namespace godwit::control {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds successor_ready_time_max{15'000};
+/// What the predecessor may take beyond the deadline for the commit (handover::Limits bounds its
+/// phases) before it counts as silent.
+constexpr milliseconds answer_grace{60'000};
+/// How long a successor whose predecessor died may take to say whether it owns the guest.
+constexpr milliseconds claim_time_max{3'000};
+constexpr milliseconds cancel_time_max{5'000};
+/// How long the process that lost may take to end by itself.
+constexpr milliseconds leave_time_max{5'000};
+
+} // namespace
+
+ExchangeRun::ExchangeRun(Supervisor& supervisor,
+                         std::string machine,
+                         Supervisor::ExchangeRequest request)
+    : supervisor_(supervisor), machine_(std::move(machine)), request_(std::move(request)),
+      report_(std::make_unique<Json>()) {}
+
+ExchangeRun::~ExchangeRun() = default;
+
+void ExchangeRun::start(std::uint64_t operation) {
+    operation_ = operation;
+    supervisor_.parts_.operations.set_phase(operation_, phase_);
+    const Status launched = launch();
+    if (!launched.has_value()) {
+        roll_back(launched.error(), Side::destination);
+    }
+}
+
+Status ExchangeRun::launch() {
+    MachineEntry& entry = *GODWIT_TRY(supervisor_.find_or_error(machine_));
+    source_ = entry.owner;
+    auto [successor_end, source_end] = GODWIT_TRY(sys::MessageSocket::pair());
+    const VmmLaunch options{.program = request_.program,
+                            .machine = machine_,
+                            .source = {},
+                            .incoming = &successor_end.fd(),
+                            .ready_time_max = successor_ready_time_max};
+    const std::weak_ptr<ExchangeRun> weak = weak_from_this();
+    Reply<void> ready([weak](const Status& outcome) {
+        if (const auto self = weak.lock()) {
+            self->successor_ready(outcome);
+        }
+    });
+    Result<std::shared_ptr<VmmInstance>> successor = VmmInstance::launch(
+        supervisor_.parts_.loop, supervisor_.parts_.run, options, supervisor_, ready);
+    if (!successor.has_value()) {
+        ready.dismiss();
+        return std::move(successor.error());
+    }
+    successor_ = std::move(*successor);
+    entry.others.push_back(successor_);
+    source_end_ = std::move(source_end).take();
+    return ok();
+}
+
+void ExchangeRun::successor_ready(const Status& outcome) {
+    if (step_ != Step::launching) {
+        return;
+    }
+    if (!outcome.has_value()) {
+        roll_back(outcome.error(), Side::destination);
+        return;
+    }
+    step_ = Step::handing_over;
+    const std::weak_ptr<ExchangeRun> weak = weak_from_this();
+    source_->call("exchange",
+                  {{"deadline_ms", request_.deadline.count()}},
+                  request_.deadline + answer_grace,
+                  Reply<Json>([weak](Result<Json> answer) {
+                      if (const auto self = weak.lock()) {
+                          self->answered(std::move(answer));
+                      }
+                  }),
+                  &source_end_);
+    source_end_.reset();
+}
+
+void ExchangeRun::answered(Result<Json> answer) {
+    if (step_ != Step::handing_over) {
+        return;
+    }
+    if (!answer.has_value()) {
+        const ErrorCode code = answer.error().code();
+        if (code == ErrorCode::timeout || code == ErrorCode::peer_closed) {
+            resolve(answer.error());
+        } else {
+            roll_back(answer.error(), Side::source);
+        }
+        return;
+    }
+    const std::string outcome = text_member(*answer, "outcome");
+    if (outcome == "done" || outcome == "failed_after_commit") {
+        committed(std::move(*answer));
+    } else if (outcome == "rolled_back") {
+        settle(successor_, std::move(*answer));
+    } else {
+        resolve(Error(ErrorCode::corrupt, "the VMM's report of the exchange makes no sense"));
+    }
+}
+
+void ExchangeRun::resolve(const Error& why) {
+    step_ = Step::resolving;
+    unresolved_ = why;
+    log::warn("exchange_unresolved", {{"machine", machine_}, {"reason", why.to_string()}});
+    const std::weak_ptr<ExchangeRun> weak = weak_from_this();
+    successor_->refresh_status(Reply<void>([weak](const Status&) {
+        if (const auto self = weak.lock()) {
+            self->resolved();
+        }
+    }));
+}
+
+void ExchangeRun::resolved() {
+    if (step_ != Step::resolving) {
+        return; // instance_changed() or instance_ended() knew first.
+    }
+    if (source_->alive() || !successor_->alive()) {
+        roll_back(*unresolved_, Side::source);
+        return;
+    }
+    // The offer may lie in the owner record: the successor either claims the guest now or ends.
+    arm(claim_time_max, &ExchangeRun::give_up_waiting);
+}
+
+void ExchangeRun::give_up_waiting() {
+    roll_back(*unresolved_, Side::source);
+}
+
+void ExchangeRun::instance_changed(const VmmInstance& vmm) {
+    const auto& status = vmm.status();
+    if (step_ != Step::resolving || &vmm != successor_.get() || !vmm.alive() ||
+        !status.has_value() || status->role != "owner") {
+        return;
+    }
+    committed(own_report("failed_after_commit",
+                         "the guest runs in the new VMM, but the old one gave no report: " +
+                             unresolved_->to_string(),
+                         Side::source));
+}
+
+void ExchangeRun::roll_back(const Error& why, Side side) {
+    if (step_ == Step::settling || step_ == Step::over) {
+        return;
+    }
+    const bool source_lives = source_ != nullptr && source_->alive();
+    Json report = own_report(source_lives ? "rolled_back" : "lost",
+                             source_lives ? why.to_string()
+                                          : "the guest ended together with its VMM before the "
+                                            "new one had taken it over: " +
+                                                why.to_string(),
+                             side);
+    if (successor_ != nullptr) {
+        successor_->kill("its exchange was given up");
+    }
+    settle(successor_, std::move(report));
+}
+
+void ExchangeRun::committed(Json report) {
+    MachineEntry* const entry = supervisor_.find(machine_);
+    if (entry == nullptr) {
+        return;
+    }
+    if (!successor_->alive()) {
+        // Nobody runs the guest: the old process keeps its memory and state for a recovery.
+        source_->refresh_status(Reply<void>());
+        settle(nullptr, std::move(report));
+        return;
+    }
+    std::erase(entry->others, successor_);
+    std::erase(entry->others, source_);
+    entry->owner = successor_;
+    entry->adopted = false;
+    entry->end.reset();
+    entry->program = request_.program;
+    entry->recovery_timer.reset();
+    if (source_->alive()) {
+        entry->others.push_back(source_);
+    }
+    successor_->refresh_status(Reply<void>());
+    settle(source_, std::move(report));
+}
+
+void ExchangeRun::settle(std::shared_ptr<VmmInstance> loser, Json report) {
+    step_ = Step::settling;
+    source_end_.reset();
+    loser_ = std::move(loser);
+    *report_ = std::move(report);
+    supervisor_.parts_.operations.set_phase(operation_, "settle");
+    if (loser_ == nullptr || !loser_->alive()) {
+        finish();
+        return;
+    }
+    arm(leave_time_max, &ExchangeRun::kill_loser);
+}
+
+void ExchangeRun::kill_loser() {
+    const auto& status = successor_->status();
+    if (loser_ == source_ && (!status.has_value() || status->role != "owner")) {
+        finish(); // It may be the only one that still has the guest.
+        return;
+    }
+    loser_->kill("it lost its machine and does not end by itself");
+}
+
+void ExchangeRun::arm(milliseconds delay, void (ExchangeRun::*action)()) {
+    const std::weak_ptr<ExchangeRun> weak = weak_from_this();
+    Result<sys::EventLoop::Handle> timer =
+        supervisor_.parts_.loop.schedule(delay, {}, [weak, action] {
+            if (const auto self = weak.lock()) {
+                (self.get()->*action)();
+            }
+        });
+    if (timer.has_value()) {
+        timer_ = std::move(*timer);
+    } else {
+        log::error("exchange_timer_missing", {{"reason", timer.error().to_string()}});
+    }
+}
+
+void ExchangeRun::instance_ended(const VmmInstance& vmm) {
+    if (step_ == Step::settling && &vmm == loser_.get()) {
+        finish();
+        return;
+    }
+    const bool is_successor = &vmm == successor_.get();
+    if (!is_successor && &vmm != source_.get()) {
+        return;
+    }
+    const Error why(ErrorCode::peer_closed,
+                    is_successor ? "the new VMM: " + vmm.trouble()
+                                 : "the present VMM: " + vmm.trouble());
+    if (step_ == Step::launching && !is_successor) {
+        roll_back(why, Side::source);
+    } else if (step_ == Step::resolving && is_successor) {
+        roll_back(why, Side::destination);
+    }
+    // While handing over, the predecessor reports a dead successor, and a dead predecessor has
+    // failed the request already; while launching, "ready" reports the successor.
+}
+
+void ExchangeRun::phase_reached(const VmmInstance& vmm, const std::string& phase) {
+    if (step_ == Step::handing_over && &vmm == source_.get()) {
+        phase_ = phase;
+        supervisor_.parts_.operations.set_phase(operation_, phase);
+    }
+}
+
+Status ExchangeRun::cancel() {
+    if (step_ == Step::launching) {
+        cancelled_ = true;
+        roll_back(Error(ErrorCode::cancelled, "the exchange was cancelled"), Side::source);
+        return ok();
+    }
+    if (step_ == Step::handing_over) {
+        // The predecessor takes the offer back if it still can, and reports what became of it.
+        cancelled_ = true;
+        source_->call("cancel", Json::object(), cancel_time_max, Reply<Json>());
+        return ok();
+    }
+    return Error(ErrorCode::conflict,
+                 "the exchange is past the point where it can be cancelled (" + phase_ + ")");
+}
+
+void ExchangeRun::finish() {
+    step_ = Step::over;
+    timer_.reset();
+    const std::shared_ptr<ExchangeRun> keep = shared_from_this();
+    supervisor_.exchanges_.erase(machine_);
+    Json& report = *report_;
+    report["machine"] = machine_;
+    const std::string outcome = text_member(report, "outcome");
+    supervisor_.history_.append(report);
+    if (MachineEntry* const entry = supervisor_.find(machine_); entry != nullptr) {
+        entry->reports.push_back(json_text(report));
+        if (entry->reports.size() > reports_per_machine_max) {
+            entry->reports.pop_front();
+        }
+        supervisor_.announce_state(*entry);
+    }
+    supervisor_.parts_.events.append("exchanged", machine_, {{"report", report}});
+    const std::string reason = text_member(report, "reason", "no reason was given");
+    if (outcome == "done") {
+        supervisor_.parts_.metrics.exchange_blackout(
+            static_cast<double>(number_member(report, "blackout_us")) / 1e6);
+        supervisor_.parts_.operations.succeed(operation_, report);
+    } else if (cancelled_ && outcome == "rolled_back") {
+        supervisor_.parts_.operations.fail(
+            operation_,
+            Error(ErrorCode::cancelled, "the exchange was cancelled; the guest runs on"),
+            report);
+    } else {
+        const std::string text =
+            outcome == "rolled_back" ? "the exchange was rolled back, the guest runs on: " : "";
+        supervisor_.parts_.operations.fail(
+            operation_, Error(ErrorCode::conflict, text + reason), report);
+    }
+}
+
+Json ExchangeRun::own_report(std::string_view outcome, const std::string& reason, Side side) const {
+    const auto status_of = [](const std::shared_ptr<VmmInstance>& vmm) {
+        return vmm == nullptr ? VmmStatus{} : vmm->status().value_or(VmmStatus{});
+    };
+    const VmmStatus before = status_of(source_);
+    const VmmStatus after = status_of(successor_);
+    const bool done = outcome == "failed_after_commit";
+    return {{"operation", "exchange"},
+            {"machine", machine_},
+            {"outcome", outcome},
+            {"reason", reason},
+            {"failed_step", step_ == Step::launching ? std::string("prepare") : phase_},
+            {"side", side == Side::source ? "source" : "destination"},
+            {"build_ids", {before.build_id, after.build_id}},
+            {"epochs", {before.epoch, done ? after.epoch : before.epoch}},
+            {"phases_us", Json::object()},
+            {"blackout_us", nullptr},
+            {"guest_bytes_copied", 0}};
+}
+
+} // namespace godwit::control

@@ -1,0 +1,43 @@
+#pragma once
+
+/// What the supervisor knows about one machine: its document and the VMM processes that have to do
+/// with it. At most one of them owns the guest. Control thread only.
+
+#include "control/machine_document.h"
+#include "control/vmm_instance.h"
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace godwit::control {
+
+/// Why a machine is no more; `reason` as in the event "stopped".
+struct MachineEnd {
+    std::string reason;
+    std::string detail;
+};
+
+struct MachineEntry {
+    MachineDocument document;
+    std::string program; ///< The godwit-vmm its next process is started from.
+    bool starting = false;
+    bool adopted = false;       ///< Its owner is not our child: no exit code.
+    std::shared_ptr<VmmInstance> owner;
+    std::vector<std::shared_ptr<VmmInstance>> others; ///< Successors and retired ones.
+    std::uint64_t operation = 0;                      ///< The one under way or the last one.
+    std::optional<MachineEnd> end; ///< What the VMM said, or why it was killed.
+    std::vector<std::uint64_t> stop_operations; ///< Wait for the end.
+    std::deque<std::string> reports; ///< At most reports_per_machine_max, oldest first.
+    sys::EventLoop::Handle recovery_timer;
+    sys::EventLoop::Handle stop_timer;
+
+    /// "starting", "running", "paused", "frozen" (nobody runs the guest, its
+    /// memory is kept), "recovering" or "unresponsive".
+    [[nodiscard]] std::string state() const;
+};
+
+} // namespace godwit::control

@@ -1,0 +1,118 @@
+#include "control/metrics.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+namespace godwit::control {
+
+namespace {
+
+constexpr std::array<std::string_view, 6> end_reasons{"powered_off",
+                                                      "rebooted",
+                                                      "triple_fault",
+                                                      "internal_error",
+                                                      "killed",
+                                                      "start_failed"};
+constexpr std::array<std::string_view, 6> machine_states{
+    "starting", "running", "paused", "frozen", "recovering", "unresponsive"};
+
+std::string number_text(double value) {
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), "%.9g", value);
+    return text.data();
+}
+
+/// A label value in quotes (OpenMetrics 1.0, "ABNF": escaped-string).
+std::string label(std::string_view value) {
+    std::string out = "\"";
+    for (const char c : value) {
+        if (c == '\n') {
+            out += "\\n";
+            continue;
+        }
+        if (c == '"' || c == '\\') {
+            out += '\\';
+        }
+        out += c;
+    }
+    return out + '"';
+}
+
+void header(std::string& out, std::string_view name, std::string_view type, std::string_view help) {
+    out.append("# TYPE ").append(name).append(" ").append(type).append("\n");
+    out.append("# HELP ").append(name).append(" ").append(help).append("\n");
+}
+
+} // namespace
+
+void Histogram::observe(double seconds) noexcept {
+    if (!std::isfinite(seconds) || seconds < 0) {
+        return;
+    }
+    const auto* const bound = std::ranges::lower_bound(bounds_seconds, seconds);
+    if (bound != bounds_seconds.end()) {
+        ++counts_[static_cast<std::size_t>(bound - bounds_seconds.begin())];
+    }
+    ++count_;
+    sum_ += seconds;
+}
+
+std::uint64_t Histogram::at_most(std::size_t index) const noexcept {
+    std::uint64_t total = 0;
+    for (std::size_t i = 0; i <= index && i < counts_.size(); ++i) {
+        total += counts_[i];
+    }
+    return total;
+}
+
+void Metrics::operation_finished(std::string_view kind, std::string_view outcome) {
+    ++operations_[{std::string(kind), std::string(outcome)}];
+}
+
+void Metrics::machine_ended(std::string_view reason) {
+    const bool known = std::ranges::find(end_reasons, reason) != end_reasons.end();
+    ++ended_[std::string(known ? reason : "other")];
+}
+
+std::string Metrics::render(const std::map<std::string, std::uint64_t>& machines,
+                            const BuildInfo& build) const {
+    std::string out;
+    header(out, "godwit_build", "info", "Version and build of this godwitd.");
+    out += "godwit_build_info{version=" + label(build.version) +
+           ",build_id=" + label(build.build_id) + "} 1\n";
+    header(out, "godwit_machines", "gauge", "Machines on this host by state.");
+    for (const std::string_view state : machine_states) {
+        const auto found = machines.find(std::string(state));
+        out += "godwit_machines{state=" + label(state) + "} " +
+               std::to_string(found == machines.end() ? 0 : found->second) + "\n";
+    }
+    header(out, "godwit_machines_ended", "counter", "Machines that ended, by reason.");
+    for (const auto& [reason, count] : ended_) {
+        out += "godwit_machines_ended_total{reason=" + label(reason) + "} " +
+               std::to_string(count) + "\n";
+    }
+    header(out, "godwit_machines_adopted", "counter", "Running machines found at start.");
+    out += "godwit_machines_adopted_total " + std::to_string(adopted_) + "\n";
+    header(out, "godwit_operations", "counter", "Finished operations by kind and outcome.");
+    for (const auto& [key, count] : operations_) {
+        out += "godwit_operations_total{kind=" + label(key.first) +
+               ",outcome=" + label(key.second) + "} " + std::to_string(count) + "\n";
+    }
+    out += "# TYPE godwit_exchange_blackout_seconds histogram\n"
+           "# UNIT godwit_exchange_blackout_seconds seconds\n"
+           "# HELP godwit_exchange_blackout_seconds Time the vCPUs stood still in an exchange.\n";
+    for (std::size_t i = 0; i < Histogram::bounds_seconds.size(); ++i) {
+        out += "godwit_exchange_blackout_seconds_bucket{le=\"" +
+               number_text(Histogram::bounds_seconds[i]) + "\"} " +
+               std::to_string(blackout_.at_most(i)) + "\n";
+    }
+    out += "godwit_exchange_blackout_seconds_bucket{le=\"+Inf\"} " +
+           std::to_string(blackout_.count()) + "\n";
+    out += "godwit_exchange_blackout_seconds_count " + std::to_string(blackout_.count()) + "\n";
+    out += "godwit_exchange_blackout_seconds_sum " + number_text(blackout_.sum_seconds()) + "\n";
+    return out + "# EOF\n";
+}
+
+} // namespace godwit::control

@@ -1,0 +1,284 @@
+#include "control/supervisor.h"
+
+#include "base/log.h"
+#include "control/exchange_run.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+namespace godwit::control {
+
+namespace {
+
+using std::chrono::milliseconds;
+constexpr milliseconds owner_search_time_max{6'000};
+
+} // namespace
+
+std::string MachineEntry::state() const {
+    if (starting) {
+        return "starting";
+    }
+    if (owner == nullptr) {
+        return "recovering";
+    }
+    if (!owner->trouble().empty() || !owner->status().has_value()) {
+        return "unresponsive";
+    }
+    const std::string& said = owner->status()->state;
+    return said == "paused" || said == "frozen" ? said : "running";
+}
+
+Supervisor::Supervisor(SupervisorParts parts)
+    : parts_(std::move(parts)), history_(parts_.run.history_file()) {}
+
+Supervisor::~Supervisor() = default;
+
+void Supervisor::let_go() {
+    // Out of sight first: what is answered while they go must not find half of them.
+    const auto exchanges = std::exchange(exchanges_, {});
+    const auto machines = std::exchange(machines_, {});
+}
+
+MachineEntry* Supervisor::find(const std::string& name) const {
+    const auto found = machines_.find(name);
+    return found == machines_.end() ? nullptr : found->second.get();
+}
+
+Result<MachineEntry*> Supervisor::find_or_error(const std::string& name) const {
+    MachineEntry* const entry = find(name);
+    if (entry == nullptr) {
+        return Error(ErrorCode::not_found, "there is no machine '" + name.substr(0, 80) + "'");
+    }
+    return entry;
+}
+
+Result<MachineEntry*> Supervisor::find_idle(const std::string& name) const {
+    MachineEntry* const entry = GODWIT_TRY(find_or_error(name));
+    if (parts_.operations.running(entry->operation)) {
+        return Error(ErrorCode::conflict,
+                     "machine '" + name + "' is busy: " +
+                         parts_.operations.kind_of(entry->operation) + " under way (operation " +
+                         std::to_string(entry->operation) + ")");
+    }
+    if (entry->owner == nullptr || !entry->owner->connected()) {
+        return Error(ErrorCode::conflict,
+                     "the VMM of machine '" + name + "' cannot be reached" +
+                         (entry->owner == nullptr ? std::string()
+                                                  : ": " + entry->owner->trouble()));
+    }
+    return entry;
+}
+
+Json Supervisor::summary(const MachineEntry& entry) const {
+    Json body{{"name", entry.document.name},
+              {"id", entry.document.id},
+              {"state", entry.state()},
+              {"vcpus", entry.document.vcpus},
+              {"memory_bytes", entry.document.memory_bytes},
+              {"operation", nullptr},
+              {"vmm", nullptr}};
+    if (parts_.operations.running(entry.operation)) {
+        body["operation"] = entry.operation;
+    }
+    if (entry.owner != nullptr) {
+        const VmmInstance& vmm = *entry.owner;
+        const VmmStatus status = vmm.status().value_or(VmmStatus{});
+        body["vmm"] = {{"pid", vmm.pid()},
+                       {"instance", vmm.id()},
+                       {"build_id", status.build_id},
+                       {"version", status.version},
+                       {"epoch", status.epoch},
+                       {"uptime_s", status.uptime_seconds}};
+        if (!vmm.trouble().empty()) {
+            body["trouble"] = vmm.trouble();
+        }
+    }
+    return body;
+}
+
+Json Supervisor::list() const {
+    Json machines = Json::array();
+    for (const auto& [name, entry] : machines_) {
+        machines.push_back(summary(*entry));
+    }
+    return machines;
+}
+
+std::map<std::string, std::uint64_t> Supervisor::count_by_state() const {
+    std::map<std::string, std::uint64_t> counts;
+    for (const auto& [name, entry] : machines_) {
+        ++counts[entry->state()];
+    }
+    return counts;
+}
+
+void Supervisor::announce_state(MachineEntry& entry) {
+    std::string& announced = announced_states_[entry.document.name];
+    const std::string state = entry.state();
+    if (announced != state) {
+        announced = state;
+        parts_.events.append("state", entry.document.name, {{"state", state}});
+    }
+}
+
+void Supervisor::vmm_changed(VmmInstance& vmm) {
+    MachineEntry* const entry = find(vmm.machine());
+    if (entry == nullptr) {
+        return;
+    }
+    if (entry->owner == nullptr && vmm.alive() && vmm.status().has_value() &&
+        (vmm.status()->role == "owner" || vmm.status()->state == "frozen")) {
+        promote(*entry, vmm);
+    }
+    if (const auto found = exchanges_.find(vmm.machine()); found != exchanges_.end()) {
+        const std::shared_ptr<ExchangeRun> exchange = found->second;
+        exchange->instance_changed(vmm);
+    }
+    announce_state(*entry);
+    check_settled();
+}
+
+void Supervisor::vmm_event(VmmInstance& vmm, const Json& event) {
+    MachineEntry* const entry = find(vmm.machine());
+    if (entry == nullptr) {
+        return;
+    }
+    const std::string type = text_member(event, "event");
+    if (type == "stopped") {
+        if (!entry->end.has_value()) {
+            entry->end = MachineEnd{.reason = text_member(event, "reason", "internal_error"),
+                                    .detail = text_member(event, "detail")};
+        }
+    } else if (type == "state") {
+        vmm.refresh_status(Reply<void>());
+    } else if (type == "exchange") {
+        const std::string phase = text_member(event, "phase");
+        const auto found = exchanges_.find(vmm.machine());
+        if (found != exchanges_.end()) {
+            found->second->phase_reached(vmm, phase);
+        }
+        parts_.events.append("exchange", vmm.machine(), {{"phase", phase}});
+    } else if (type == "rebooted") {
+        parts_.events.append("rebooted", vmm.machine(), Json::object());
+    } else if (type == "disk_error") {
+        parts_.events.append("disk_error",
+                             vmm.machine(),
+                             {{"disk", text_member(event, "disk")},
+                              {"message", text_member(event, "message")}});
+    } else {
+        log::debug("vmm_event_unknown", {{"machine", vmm.machine()}, {"type", type}});
+    }
+}
+
+void Supervisor::vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) {
+    MachineEntry* const entry = find(vmm.machine());
+    if (entry == nullptr) {
+        return;
+    }
+    const std::shared_ptr<VmmInstance> keep = vmm.shared_from_this();
+    std::erase(entry->others, keep);
+    const bool was_owner = entry->owner == keep;
+    if (was_owner) {
+        entry->owner.reset();
+    }
+    if (const auto found = exchanges_.find(vmm.machine()); found != exchanges_.end()) {
+        const std::shared_ptr<ExchangeRun> exchange = found->second;
+        exchange->instance_ended(vmm);
+    }
+    if (entry->starting) {
+        return; // The answer to "ready" decides.
+    }
+    if (was_owner || (entry->owner == nullptr && entry->others.empty())) {
+        owner_gone(*entry, exit);
+    }
+    check_settled();
+}
+
+void Supervisor::owner_gone(MachineEntry& entry, const sys::ExitStatus& exit) {
+    MachineEnd end;
+    if (entry.end.has_value()) {
+        end = *entry.end;
+    } else if (exit.signalled) {
+        end = {.reason = "killed", .detail = "the VMM was " + exit.to_string()};
+    } else if (entry.adopted) {
+        end = {.reason = "killed", .detail = "the VMM ended without saying why"};
+    } else if (exit.code == 0) {
+        end = {.reason = "powered_off", .detail = ""};
+    } else {
+        end = {.reason = "internal_error", .detail = "the VMM ended with " + exit.to_string()};
+    }
+    look_for_owner(entry, std::move(end));
+}
+
+void Supervisor::look_for_owner(MachineEntry& entry, MachineEnd otherwise) {
+    const std::string name = entry.document.name;
+    if (entry.owner != nullptr) {
+        return;
+    }
+    if (entry.others.empty()) {
+        forget(name, otherwise);
+        return;
+    }
+    // vmm_changed() promotes the one that says it owns the guest.
+    const auto candidates = entry.others;
+    for (const auto& vmm : candidates) {
+        vmm->refresh_status(Reply<void>());
+    }
+    Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(
+        owner_search_time_max, {}, [this, name, end = std::move(otherwise)]() mutable {
+            MachineEntry* const again = find(name);
+            if (again == nullptr || again->owner != nullptr) {
+                return;
+            }
+            if (!again->end.has_value()) {
+                again->end = std::move(end);
+            }
+            const auto left = again->others;
+            for (const auto& vmm : left) {
+                vmm->kill("its machine has no owner any more");
+            }
+        });
+    if (timer.has_value()) {
+        entry.recovery_timer = std::move(*timer);
+    }
+}
+
+void Supervisor::promote(MachineEntry& entry, VmmInstance& vmm) {
+    const std::shared_ptr<VmmInstance> keep = vmm.shared_from_this();
+    std::erase(entry.others, keep);
+    entry.owner = keep;
+    entry.recovery_timer.reset();
+    log::info("machine_has_owner",
+              {{"machine", entry.document.name},
+               {"instance", vmm.id()},
+               {"epoch", vmm.status().value_or(VmmStatus{}).epoch}});
+}
+
+void Supervisor::forget(const std::string& name, const MachineEnd& end) {
+    const auto found = machines_.find(name);
+    if (found == machines_.end()) {
+        return;
+    }
+    log::info("machine_ended",
+              {{"machine", name}, {"reason", end.reason}, {"detail", end.detail}});
+    const std::vector<std::uint64_t> stops = found->second->stop_operations;
+    // Instances may be in the middle of a callback: they go when the loop comes round.
+    parts_.loop.post([gone = std::move(found->second)] {});
+    machines_.erase(found);
+    announced_states_.erase(name);
+    const Status removed = parts_.run.remove_machine(name);
+    if (!removed.has_value()) {
+        log::warn("machine_directory_left",
+                  {{"machine", name}, {"reason", removed.error().to_string()}});
+    }
+    parts_.metrics.machine_ended(end.reason);
+    parts_.events.append("stopped", name, {{"reason", end.reason}, {"detail", end.detail}});
+    for (const std::uint64_t operation : stops) {
+        parts_.operations.succeed(
+            operation, {{"name", name}, {"reason", end.reason}, {"detail", end.detail}});
+    }
+}
+
+} // namespace godwit::control

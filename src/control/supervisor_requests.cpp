@@ -1,0 +1,240 @@
+/// What the API asks of a running machine.
+
+#include "base/log.h"
+#include "control/exchange_run.h"
+#include "control/supervisor.h"
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+
+namespace godwit::control {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds request_time_max{10'000};
+constexpr milliseconds info_time_max{3'000};
+constexpr milliseconds force_time_max{2'000};
+/// How long after the asked time the VMM may still say what became of a stop.
+constexpr milliseconds stop_grace{5'000};
+/// A snapshot may take this long plus the time to write all memory at this rate.
+constexpr milliseconds snapshot_base_time{120'000};
+constexpr std::uint64_t snapshot_bytes_per_ms_min = 16 * 1024;
+
+Status check_directory_path(const std::string& path) {
+    if (!std::filesystem::path(path).is_absolute()) {
+        return Error(ErrorCode::invalid_argument,
+                     "$.directory: must be an absolute path, not '" + path + "'");
+    }
+    return ok();
+}
+
+} // namespace
+
+void Supervisor::info(const std::string& name, Reply<Json> reply) {
+    const Result<MachineEntry*> found = find_or_error(name);
+    if (!found.has_value()) {
+        reply(found.error());
+        return;
+    }
+    if ((*found)->owner == nullptr || (*found)->starting) {
+        reply(summary(**found));
+        return;
+    }
+    const std::shared_ptr<VmmInstance> owner = (*found)->owner;
+    owner->call(
+        "info",
+        Json::object(),
+        info_time_max,
+        Reply<Json>([this, name, reply = std::move(reply)](Result<Json> answer) mutable {
+            MachineEntry* const entry = find(name);
+            if (entry == nullptr) {
+                reply(Error(ErrorCode::not_found, "machine '" + name + "' has just ended"));
+                return;
+            }
+            Json body = summary(*entry);
+            if (answer.has_value()) {
+                for (const char* member : {"spec", "statistics", "consoles"}) {
+                    body[member] = answer->is_object() ? answer->value(member, Json()) : Json();
+                }
+            } else {
+                body["trouble"] = answer.error().to_string();
+            }
+            reply(std::move(body));
+        }));
+}
+
+Result<Json> Supervisor::reports(const std::string& name) const {
+    const MachineEntry* const entry = GODWIT_TRY(find_or_error(name));
+    Json list = Json::array();
+    for (const std::string& text : entry->reports) {
+        list.push_back(GODWIT_TRY(parse_json(text)));
+    }
+    return list;
+}
+
+void Supervisor::ask(const std::string& name,
+                     std::string_view method,
+                     const Json& params,
+                     Reply<Json> reply) {
+    const Result<MachineEntry*> found = find_idle(name);
+    if (!found.has_value()) {
+        reply(found.error());
+        return;
+    }
+    const std::weak_ptr<VmmInstance> weak = (*found)->owner;
+    (*found)->owner->call(
+        method,
+        params,
+        request_time_max,
+        Reply<Json>([weak, reply = std::move(reply)](Result<Json> answer) mutable {
+            const auto owner = weak.lock();
+            if (owner == nullptr) {
+                reply(std::move(answer));
+                return;
+            }
+            // The caller sees the new state, or learns that the VMM hangs.
+            owner->refresh_status(
+                Reply<void>([reply = std::move(reply), answer = std::move(answer)](Status) mutable {
+                    reply(std::move(answer));
+                }));
+        }));
+}
+
+Result<std::uint64_t> Supervisor::stop(const std::string& name, StopRequest request) {
+    MachineEntry* const entry =
+        request.force ? GODWIT_TRY(find_or_error(name)) : GODWIT_TRY(find_idle(name));
+    const auto operation = std::make_shared<std::uint64_t>(0);
+    *operation = parts_.operations.begin("stop", name, [this, operation]() -> Status {
+        parts_.operations.fail(
+            *operation,
+            Error(ErrorCode::cancelled, "nobody waits for the guest any more; it may still stop"),
+            Json());
+        return ok();
+    });
+    std::erase_if(entry->stop_operations,
+                  [this](std::uint64_t id) { return !parts_.operations.running(id); });
+    entry->stop_operations.push_back(*operation);
+    if (request.force) {
+        force_stop(*entry);
+    } else {
+        entry->operation = *operation;
+        press_power_button(*entry, *operation, request);
+    }
+    return *operation;
+}
+
+void Supervisor::force_stop(MachineEntry& entry) {
+    entry.end = MachineEnd{.reason = "killed", .detail = "stopped by force"};
+    const auto others = entry.others;
+    for (const auto& other : others) {
+        other->kill("its machine is stopped by force");
+    }
+    if (entry.owner == nullptr) {
+        return;
+    }
+    // It is asked first, so that disks are closed in order; the process goes either way.
+    entry.owner->call("stop", {{"force", true}, {"timeout_s", 0}}, force_time_max, Reply<Json>());
+    Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(
+        entry.owner->connected() ? force_time_max : milliseconds(0),
+        {},
+        [weak = std::weak_ptr(entry.owner)] {
+            if (const auto owner = weak.lock(); owner != nullptr) {
+                owner->kill("its machine is stopped by force");
+            }
+        });
+    if (timer.has_value()) {
+        entry.stop_timer = std::move(*timer);
+    } else {
+        entry.owner->kill("its machine is stopped by force");
+    }
+}
+
+void Supervisor::press_power_button(MachineEntry& entry,
+                                    std::uint64_t operation,
+                                    StopRequest request) {
+    const std::string name = entry.document.name;
+    parts_.operations.set_phase(operation, "waiting for the guest");
+    entry.owner->call("stop",
+                      {{"force", false}, {"timeout_s", request.timeout.count()}},
+                      milliseconds(request.timeout) + stop_grace,
+                      Reply<Json>([this, operation](const Result<Json>& answer) {
+                          // A lost connection means that it ends, which is noticed by itself.
+                          if (!answer.has_value() &&
+                              answer.error().code() != ErrorCode::peer_closed) {
+                              parts_.operations.fail(operation, answer.error(), Json());
+                          }
+                      }));
+    Result<sys::EventLoop::Handle> timer =
+        parts_.loop.schedule(request.timeout, {}, [this, operation, name, request] {
+            parts_.operations.fail(
+                operation,
+                Error(ErrorCode::timeout,
+                      "the guest of '" + name + "' did not power off within " +
+                          std::to_string(request.timeout.count()) +
+                          " s; it still runs. Use --force to end it at once"),
+                Json());
+        });
+    if (timer.has_value()) {
+        entry.stop_timer = std::move(*timer);
+    }
+}
+
+Result<std::uint64_t> Supervisor::snapshot(const std::string& name, const std::string& directory) {
+    GODWIT_TRY(check_directory_path(directory));
+    MachineEntry* const entry = GODWIT_TRY(find_idle(name));
+    const std::weak_ptr<VmmInstance> weak = entry->owner;
+    const std::uint64_t operation =
+        parts_.operations.begin("snapshot", name, [weak]() -> Status {
+            if (const auto owner = weak.lock(); owner != nullptr) {
+                owner->call("cancel", Json::object(), request_time_max, Reply<Json>());
+            }
+            return ok();
+        });
+    entry->operation = operation;
+    parts_.operations.set_phase(operation, "saving");
+    const milliseconds time_max =
+        snapshot_base_time + milliseconds(static_cast<std::int64_t>(entry->document.memory_bytes /
+                                                                    snapshot_bytes_per_ms_min));
+    entry->owner->call("snapshot",
+                       {{"directory", directory}},
+                       time_max,
+                       Reply<Json>([this, operation, name](Result<Json> answer) {
+                           if (!answer.has_value()) {
+                               parts_.operations.fail(operation, answer.error(), Json());
+                               return;
+                           }
+                           history_.append(*answer);
+                           parts_.operations.succeed(operation, *answer);
+                       }));
+    return operation;
+}
+
+Result<std::uint64_t> Supervisor::exchange(const std::string& name, ExchangeRequest request) {
+    if (request.program.empty()) {
+        request.program = parts_.vmm_program;
+    } else if (!std::filesystem::path(request.program).is_absolute()) {
+        return Error(ErrorCode::invalid_argument,
+                     "$.program: must be an absolute path, not '" + request.program + "'");
+    }
+    if (::access(request.program.c_str(), X_OK) != 0) {
+        return Error::from_errno(errno, "use '" + request.program + "' as the new godwit-vmm");
+    }
+    MachineEntry* const entry = GODWIT_TRY(find_idle(name));
+    auto made = std::make_shared<ExchangeRun>(*this, name, std::move(request));
+    entry->operation = parts_.operations.begin(
+        "exchange", name, [weak = std::weak_ptr(made)]() -> Status {
+            const auto run = weak.lock();
+            return run == nullptr ? Error(ErrorCode::conflict, "the exchange is over")
+                                  : run->cancel();
+        });
+    exchanges_.emplace(name, made);
+    made->start(entry->operation);
+    return entry->operation;
+}
+
+} // namespace godwit::control
