@@ -12,6 +12,7 @@ Machine::Machine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Machine::~Machine() {
     discard(pause(), "the machine goes anyway");
+    impl_->doorbells->end();
 }
 
 platform::Platform::Args Machine::Impl::platform_args() {
