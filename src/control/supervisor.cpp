@@ -221,19 +221,18 @@ void Supervisor::look_for_owner(MachineEntry& entry, MachineEnd otherwise) {
         forget(name, otherwise);
         return;
     }
+    // Kept for the case that the others end too: they know nothing of the guest's end.
+    entry.end = std::move(otherwise);
     // vmm_changed() promotes the one that says it owns the guest.
     const auto candidates = entry.others;
     for (const auto& vmm : candidates) {
         vmm->refresh_status(Reply<void>());
     }
-    Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(
-        owner_search_time_max, {}, [this, name, end = std::move(otherwise)]() mutable {
-            MachineEntry* const again = find(name);
+    Result<sys::EventLoop::Handle> timer =
+        parts_.loop.schedule(owner_search_time_max, {}, [this, name] {
+            const MachineEntry* const again = find(name);
             if (again == nullptr || again->owner != nullptr) {
                 return;
-            }
-            if (!again->end.has_value()) {
-                again->end = std::move(end);
             }
             const auto left = again->others;
             for (const auto& vmm : left) {
@@ -249,6 +248,7 @@ void Supervisor::promote(MachineEntry& entry, VmmInstance& vmm) {
     const std::shared_ptr<VmmInstance> keep = vmm.shared_from_this();
     std::erase(entry.others, keep);
     entry.owner = keep;
+    entry.end.reset();
     entry.recovery_timer.reset();
     log::info("machine_has_owner",
               {{"machine", entry.document.name},
