@@ -109,8 +109,8 @@ class Drive:
                 "report": {key: value for key, value in report.items() if key not in ("exit_code", "complaint")},
                 "guest_gap_us": gap_us, "guest_errors": seen["errors"], "command_s": round(wall_s, 3)})
             say(f"{self.job['name']}: exchange {number + 1} of {self.job['exchanges']}: "
-                f"blackout {report.get('blackout_us', -1) / 1000:.1f} ms, "
-                f"widest gap the guest saw {gap_us / 1000:.1f} ms")
+                f"blackout {report['blackout_us'] / 1000:.2f} ms, "
+                f"widest gap the guest saw {gap_us / 1000:.2f} ms")
         self.note("exchanged")
 
     def finish(self) -> None:

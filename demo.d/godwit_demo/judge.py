@@ -33,7 +33,7 @@ def judge(place: Place, wanted: int) -> dict:
 
 
 def _numbers(place: Place, result: dict, reports: list[dict], final: dict | None) -> dict:
-    blackouts = [report["blackout_us"] for report in reports if "blackout_us" in report]
+    blackouts = [report["blackout_us"] for report in reports if report.get("blackout_us", -1) > 0]
     gaps = [exchange["guest_gap_us"] for exchange in result["exchanges"]]
     phases = {name: round(statistics.median(report["phases_us"][name] for report in reports
                                             if name in report.get("phases_us", {})))
@@ -67,6 +67,8 @@ def _exchange_violations(reports: list[dict], wanted: int) -> list[str]:
             found.append(f"{name}: {report['guest_bytes_copied']} bytes of guest memory were copied")
         if report["frames_sampled"] == 0 or report["frames_identical"] != report["frames_sampled"]:
             found.append(f"{name}: {report['frames_identical']} of {report['frames_sampled']} sampled frames identical")
+        if report["blackout_us"] <= 0:
+            found.append(f"{name}: no blackout was measured")
         old, new = report["build_ids"]
         if old == new or (before is not None and old != before):
             found.append(f"{name}: from build {old} to build {new}, after {before}")

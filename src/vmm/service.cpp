@@ -293,7 +293,10 @@ void Service::set_state(RunState state) {
 void Service::end(int exit_code) {
     exit_code_ = exit_code;
     if (consoles_) {
-        consoles_->flush_all();
+        // What is left in a process that is not the owner is the owner's to say.
+        if (role_ == Role::owner) {
+            consoles_->flush_all();
+        }
         consoles_->close();
     }
     // After the answers and events posted so far.

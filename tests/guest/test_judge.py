@@ -40,7 +40,8 @@ class ExchangeTest(unittest.TestCase):
 
     def test_each_wrong_field_is_a_violation(self):
         for path, value in ((["outcome"], "rolled_back"), (["guest_bytes_copied"], 4096), (["frames_identical"], 7),
-                            (["frames_sampled"], 0), (["build_ids"], ["a", "a"]), (["epochs"], [2, 2])):
+                            (["frames_sampled"], 0), (["build_ids"], ["a", "a"]), (["epochs"], [2, 2]),
+                            (["blackout_us"], -1)):
             with self.subTest(path):
                 self.assertEqual(len(judge._exchange_violations([changed(EXCHANGE, path, value)], 1)), 1)
 
