@@ -9,9 +9,10 @@ target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
     -Wimplicit-fallthrough -fno-omit-frame-pointer -Wno-missing-field-initializers>)
 # (Parameter structs are named field by field; fields left out have their defaults in the struct.)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # -Wno-maybe-uninitialized: GCC 12 warns falsely inside nlohmann::json when it optimises.
     # -Wno-restrict: GCC 12 warns falsely on "literal" + std::to_string(x) when it optimises.
     target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
-        -Wduplicated-cond -Wlogical-op -Wno-restrict>)
+        -Wduplicated-cond -Wlogical-op -Wno-restrict -Wno-maybe-uninitialized>)
 else()
     target_compile_options(godwit_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
         -Wthread-safety -Wno-gnu-statement-expression-from-macro-expansion>)

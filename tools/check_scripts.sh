@@ -2,12 +2,10 @@
 # Shell scripts pass shellcheck, Python files compile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mapfile -t shell < <(git ls-files | while read -r file; do
-    head -c 64 "$file" 2>/dev/null | head -n 1 | grep -qE '^#!.*\b(bash|sh|dash)\b' && echo "$file"
-done)
+mapfile -t shell < <(git grep -lE '^#!.*\b(bash|sh|dash)\b' -- . ':!*.md' ':!*.py')
 shellcheck -x -S warning -e SC2187 "${shell[@]}"
 mapfile -t python < <(git ls-files '*.py')
-for file in "${python[@]}"; do
-    python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' "$file"
-done
+python3 -c 'import ast, sys
+for name in sys.argv[1:]:
+    ast.parse(open(name).read(), name)' "${python[@]}"
 echo "${#shell[@]} shell scripts, ${#python[@]} Python files"

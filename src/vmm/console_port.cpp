@@ -125,7 +125,12 @@ void ConsolePort::write(std::span<const std::byte> bytes) {
     fresh_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (!flush_posted_) {
         flush_posted_ = true;
-        loop_.post([this] { schedule_flush(); });
+        // The task may come to run after this port is gone.
+        loop_.post([alive = std::weak_ptr(alive_), this] {
+            if (!alive.expired()) {
+                schedule_flush();
+            }
+        });
     }
 }
 

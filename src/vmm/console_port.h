@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <list>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -99,6 +100,7 @@ class ConsolePort {
     std::uint64_t read_offset_ = 0;
     std::uint64_t dropped_ = 0;
     bool frozen_ = false;
+    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
     mutable std::mutex mutex_;
     std::string fresh_;         ///< Output not yet in the backlog; guarded by mutex_.
