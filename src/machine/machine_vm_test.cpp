@@ -1,3 +1,4 @@
+#include "kvm/kvm.h"
 #include "machine/machine.h"
 #include "machine/testing/guest_image.h"
 #include "state/kvm_vm.pb.h"
@@ -274,6 +275,51 @@ TEST_F(MachineVmTest, state_with_a_cpu_feature_the_host_lacks_is_refused) {
     EXPECT_EQ(loaded.error().code(), ErrorCode::unsupported);
     EXPECT_NE(loaded.error().to_string().find("leaf 0x1 index 0 ecx bits 5"), std::string::npos)
         << loaded.error().to_string();
+}
+
+TEST_F(MachineVmTest, another_tsc_frequency_without_scaling_is_refused) {
+    if (kvm::Kvm::open()->extension(KVM_CAP_TSC_CONTROL) > 0) {
+        GTEST_SKIP() << "this host scales the TSC";
+    }
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel);
+    const auto first = boot(spec);
+    auto saved = first->save();
+    ASSERT_TRUE(saved.has_value());
+    auto vcpu = *saved->take({.name = "vcpu", .instance = 0});
+    state::VcpuState message;
+    ASSERT_TRUE(message.ParseFromString(vcpu.payload));
+    message.set_tsc_khz(message.tsc_khz() - 100'000);
+    vcpu.payload = message.SerializeAsString();
+    ASSERT_TRUE(saved->add(std::move(vcpu)).has_value());
+    const auto second = build(spec, *first->duplicate_resources());
+    const Status loaded = second->load(std::move(*saved), Machine::ClockPolicy::frozen);
+    ASSERT_FALSE(loaded.has_value());
+    EXPECT_EQ(loaded.error().code(), ErrorCode::unsupported);
+    EXPECT_NE(loaded.error().to_string().find("kHz"), std::string::npos);
+    EXPECT_EQ(second->start().error().code(), ErrorCode::conflict);
+}
+
+TEST_F(MachineVmTest, leftover_and_missing_sections_are_refused_by_name) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel);
+    const auto first = boot(spec);
+    const auto saved = first->save();
+    ASSERT_TRUE(saved.has_value());
+    auto without = *saved;
+    ASSERT_TRUE(without.take({.name = "rtc", .instance = 0}).has_value());
+    const Status missing = build(spec, *first->duplicate_resources())
+                               ->load(std::move(without), Machine::ClockPolicy::frozen);
+    ASSERT_FALSE(missing.has_value());
+    EXPECT_NE(missing.error().to_string().find("rtc"), std::string::npos);
+    auto with = *saved;
+    state::Section unknown;
+    unknown.id = {.name = "unheard-of", .instance = 0};
+    ASSERT_TRUE(with.add(std::move(unknown)).has_value());
+    const Status leftover = build(spec, *first->duplicate_resources())
+                                ->load(std::move(with), Machine::ClockPolicy::frozen);
+    ASSERT_FALSE(leftover.has_value());
+    EXPECT_NE(leftover.error().to_string().find("unheard-of"), std::string::npos);
 }
 
 TEST_F(MachineVmTest, missing_kernel_is_named) {
