@@ -170,8 +170,9 @@ void Api::handle(ApiRequest request, Reply<ApiResponse> reply) {
     }
     if (chosen == nullptr) {
         const Error error(ErrorCode::not_found,
-                          known_path ? "this path does not take " + call.request.method.substr(0, 16)
-                                     : "there is no path '" + path.substr(0, 80) + "' in this API");
+                          known_path
+                              ? "this path does not take " + call.request.method.substr(0, 16)
+                              : "there is no path '" + path.substr(0, 80) + "' in this API");
         ApiResponse response = error_response(error);
         response.status = known_path ? 405 : 404;
         call.reply(std::move(response));
@@ -206,10 +207,10 @@ void Api::version(Call call) {
 }
 
 void Api::metrics(Call call) {
-    call.reply(ApiResponse{
-        .status = 200,
-        .content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        .body = metrics_.render(supervisor_.count_by_state(), identity_.build)});
+    call.reply(
+        ApiResponse{.status = 200,
+                    .content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                    .body = metrics_.render(supervisor_.count_by_state(), identity_.build)});
 }
 
 void Api::list_machines(Call call) {
@@ -267,16 +268,18 @@ void Api::pass_on(Call call, std::string_view method, const Json& params) {
         name,
         method,
         params,
-        Reply<Json>([this, name, reply = std::move(call.reply)](const Result<Json>& answer) mutable {
-            if (!answer.has_value()) {
-                reply(error_response(answer.error()));
-                return;
-            }
-            const Json machines = supervisor_.list();
-            const auto found = std::ranges::find_if(
-                machines, [&](const Json& machine) { return text_member(machine, "name") == name; });
-            reply(json_response(200, found == machines.end() ? Json::object() : *found));
-        }));
+        Reply<Json>(
+            [this, name, reply = std::move(call.reply)](const Result<Json>& answer) mutable {
+                if (!answer.has_value()) {
+                    reply(error_response(answer.error()));
+                    return;
+                }
+                const Json machines = supervisor_.list();
+                const auto found = std::ranges::find_if(machines, [&](const Json& machine) {
+                    return text_member(machine, "name") == name;
+                });
+                reply(json_response(200, found == machines.end() ? Json::object() : *found));
+            }));
 }
 
 void Api::pause(Call call) {
@@ -304,7 +307,8 @@ Result<Supervisor::StopRequest> read_stop(const Json& body) {
     JsonObject object = GODWIT_TRY(JsonObject::of(body));
     Supervisor::StopRequest request;
     request.force = GODWIT_TRY(object.flag("force", false));
-    const auto timeout = GODWIT_TRY(object.number("timeout_s", {.min = 1, .max = stop_timeout_s_max}));
+    const auto timeout =
+        GODWIT_TRY(object.number("timeout_s", {.min = 1, .max = stop_timeout_s_max}));
     request.timeout = std::chrono::seconds(timeout.value_or(30));
     GODWIT_TRY(object.finish());
     return request;
@@ -422,14 +426,14 @@ void Api::show_operation(Call call) {
         }
     }
     const milliseconds patience(static_cast<std::int64_t>(std::min(*wait_ms, wait_ms_max)));
-    operations_.wait(
-        *id,
-        patience.count() == 0 ? 0 : *revision,
-        patience,
-        Reply<std::string>([reply = std::move(call.reply)](const Result<std::string>& text) mutable {
-            reply(text.has_value() ? ApiResponse{.status = 200, .body = *text + "\n"}
-                                   : error_response(text.error()));
-        }));
+    operations_.wait(*id,
+                     patience.count() == 0 ? 0 : *revision,
+                     patience,
+                     Reply<std::string>([reply = std::move(call.reply)](
+                                            const Result<std::string>& text) mutable {
+                         reply(text.has_value() ? ApiResponse{.status = 200, .body = *text + "\n"}
+                                                : error_response(text.error()));
+                     }));
 }
 
 void Api::cancel_operation(Call call) {

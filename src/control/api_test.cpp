@@ -1,7 +1,6 @@
 #include "control/api.h"
 
 #include <gtest/gtest.h>
-
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
@@ -17,7 +16,10 @@ TEST(match_route, takes_paths_apart) {
     const auto values = match_route(pattern, "/api/v1/machines/web1/disks/disk0/refresh");
     ASSERT_TRUE(values.has_value());
     EXPECT_EQ(*values, (std::vector<std::string>{"web1", "disk0"}));
-    for (const char* other : {"", "/", "/api/v1/machines/web1/disks//refresh", "api/v1/machines",
+    for (const char* other : {"",
+                              "/",
+                              "/api/v1/machines/web1/disks//refresh",
+                              "api/v1/machines",
                               "/api/v1/machines/web1/disks/disk0/refresh/",
                               "/api/v1/machines/web1/disks/disk0"}) {
         EXPECT_FALSE(match_route(pattern, other).has_value()) << other;
@@ -38,9 +40,13 @@ class api : public testing::Test {
     ~api() override { std::filesystem::remove_all(root_); }
     ApiResponse ask(std::string method, std::string path, std::string body = {}) {
         ApiResponse answer;
-        api_.handle({.method = std::move(method), .path = std::move(path), .query = {}, .body = std::move(body)},
+        api_.handle({.method = std::move(method),
+                     .path = std::move(path),
+                     .query = {},
+                     .body = std::move(body)},
                     Reply<ApiResponse>([&](Result<ApiResponse> response) {
-                        answer = response.has_value() ? *response : error_response(response.error());
+                        answer =
+                            response.has_value() ? *response : error_response(response.error());
                     }));
         return answer;
     }
@@ -73,8 +79,7 @@ TEST_F(api, unknown_paths_methods_and_names_are_told_apart) {
 }
 
 TEST_F(api, wrong_bodies_name_the_path) {
-    for (const auto& [method, path, body, where] :
-         std::vector<std::array<const char*, 4>>{
+    for (const auto& [method, path, body, where] : std::vector<std::array<const char*, 4>>{
              {"PUT", "/api/v1/machines/web1/stop", R"({"timeout_s":0})", "$.timeout_s"},
              {"PUT", "/api/v1/machines/web1/stop", R"({"forse":true})", "$.forse"},
              {"PUT", "/api/v1/machines/web1/balloon", R"({"bytes":"1G"})", "$.bytes"},

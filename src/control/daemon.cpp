@@ -40,8 +40,7 @@ class Daemon {
   public:
     Daemon(const DaemonOptions& options, RunDirectory run, std::unique_ptr<sys::EventLoop> loop)
         : idle_limit_(options.exit_when_idle), run_(std::move(run)), loop_(std::move(loop)),
-          events_(sys::system_clock()),
-          operations_(*loop_, events_, metrics_, sys::system_clock()),
+          events_(sys::system_clock()), operations_(*loop_, events_, metrics_, sys::system_clock()),
           supervisor_({.loop = *loop_,
                        .run = run_,
                        .events = events_,

@@ -35,7 +35,8 @@ EventLog::append(std::string_view type, std::string_view machine, const Json& de
         body["machine"] = machine;
     }
     const std::lock_guard lock(mutex_);
-    last_id_ = std::max({last_id_ + 1, forgotten_until_ + 1, static_cast<std::uint64_t>(now / 1000)});
+    last_id_ =
+        std::max({last_id_ + 1, forgotten_until_ + 1, static_cast<std::uint64_t>(now / 1000)});
     body["id"] = last_id_;
     events_.push_back({.id = last_id_, .type = std::string(type), .json = json_text(body)});
     while (events_.size() > kept_max_) {
@@ -46,9 +47,8 @@ EventLog::append(std::string_view type, std::string_view machine, const Json& de
     return last_id_;
 }
 
-EventLog::Batch EventLog::read(std::uint64_t since,
-                               std::size_t count_max,
-                               std::chrono::milliseconds timeout) {
+EventLog::Batch
+EventLog::read(std::uint64_t since, std::size_t count_max, std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
     changed_.wait_for(
         lock, timeout, [&] { return closed_ || (!events_.empty() && events_.back().id > since); });

@@ -53,10 +53,10 @@ class EventLog {
     const std::size_t kept_max_;
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    std::deque<Event> events_;         ///< Guarded by mutex_.
-    std::uint64_t last_id_ = 0;        ///< Guarded by mutex_.
-    std::uint64_t forgotten_until_;    ///< Events up to this id are not kept. Guarded by mutex_.
-    bool closed_ = false;              ///< Guarded by mutex_.
+    std::deque<Event> events_;      ///< Guarded by mutex_.
+    std::uint64_t last_id_ = 0;     ///< Guarded by mutex_.
+    std::uint64_t forgotten_until_; ///< Events up to this id are not kept. Guarded by mutex_.
+    bool closed_ = false;           ///< Guarded by mutex_.
 };
 
 /// "2024-05-01T12:34:56.789Z"

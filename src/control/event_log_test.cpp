@@ -1,7 +1,6 @@
 #include "control/event_log.h"
 
 #include <gtest/gtest.h>
-
 #include <nlohmann/json.hpp>
 
 #include <thread>

@@ -52,7 +52,8 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     /// Waits for `loser` to end, then finishes with the report.
     void settle(std::shared_ptr<VmmInstance> loser, Json report);
     void finish();
-    [[nodiscard]] Json own_report(std::string_view outcome, const std::string& reason, Side side) const;
+    [[nodiscard]] Json
+    own_report(std::string_view outcome, const std::string& reason, Side side) const;
 
     Supervisor& supervisor_;
     const std::string machine_;
@@ -65,7 +66,7 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     std::shared_ptr<VmmInstance> successor_;
     std::shared_ptr<VmmInstance> loser_;
     std::optional<Error> unresolved_; ///< Why there is no report, while resolving.
-    sys::Fd source_end_; ///< The predecessor's end of the connection, until it is sent.
+    sys::Fd source_end_;           ///< The predecessor's end of the connection, until it is sent.
     std::unique_ptr<Json> report_; ///< Never null.
     sys::EventLoop::Handle timer_;
 };

@@ -27,15 +27,12 @@ class SocketStream final : public httplib::Stream {
   public:
     explicit SocketStream(const sys::Fd& fd) : fd_(fd) {}
     bool is_readable() const override { return ready(sys::Direction::input, io_time_max); }
-    bool is_writable() const override {
-        return ready(sys::Direction::output, io_time_max);
-    }
+    bool is_writable() const override { return ready(sys::Direction::output, io_time_max); }
     ssize_t read(char* data, size_t size) override {
         if (!is_readable()) {
             return -1;
         }
-        const auto got =
-            sys::read_some(fd_, std::as_writable_bytes(std::span(data, size)));
+        const auto got = sys::read_some(fd_, std::as_writable_bytes(std::span(data, size)));
         return got.has_value() ? static_cast<ssize_t>(*got) : -1;
     }
     ssize_t write(const char* data, size_t size) override {
@@ -125,12 +122,14 @@ class HttpServer::Engine final : public httplib::Server {
         Options(".*", handler);
         // Bodies come whole and plain, so that their size is known before they are read.
         set_pre_routing_handler([](const httplib::Request& request, httplib::Response& response) {
-            if (!request.has_header("Transfer-Encoding") && !request.has_header("Content-Encoding")) {
+            if (!request.has_header("Transfer-Encoding") &&
+                !request.has_header("Content-Encoding")) {
                 return HandlerResponse::Unhandled;
             }
             put(response,
-                error_response(Error(ErrorCode::invalid_argument,
-                                     "a body must come with Content-Length and without encodings")));
+                error_response(
+                    Error(ErrorCode::invalid_argument,
+                          "a body must come with Content-Length and without encodings")));
             return HandlerResponse::Handled;
         });
         set_error_handler([](const httplib::Request&, httplib::Response& response) {
@@ -166,7 +165,8 @@ class HttpServer::Engine final : public httplib::Server {
             serve_events(request, response);
             return;
         }
-        ApiRequest asked{.method = request.method, .path = request.path, .query = {}, .body = request.body};
+        ApiRequest asked{
+            .method = request.method, .path = request.path, .query = {}, .body = request.body};
         for (const auto& [name, value] : request.params) {
             asked.query.emplace(name, value);
         }
@@ -199,8 +199,8 @@ class HttpServer::Engine final : public httplib::Server {
         if (owner_.streams_.fetch_add(1) >= event_streams_max) {
             owner_.streams_.fetch_sub(1);
             put(response,
-                error_response(Error(ErrorCode::resource_exhausted,
-                                     "too many follow the events already")));
+                error_response(
+                    Error(ErrorCode::resource_exhausted, "too many follow the events already")));
             return;
         }
         response.set_header("Cache-Control", "no-store");
@@ -241,8 +241,7 @@ HttpServer::HttpServer(sys::EventLoop& loop, sys::Listener listener, Api& api, E
 
 Result<std::unique_ptr<HttpServer>>
 HttpServer::create(sys::EventLoop& loop, const std::string& path, Api& api, EventLog& events) {
-    sys::Listener listener =
-        GODWIT_TRY(sys::Listener::create(path, sys::SocketKind::stream, 0600));
+    sys::Listener listener = GODWIT_TRY(sys::Listener::create(path, sys::SocketKind::stream, 0600));
     std::unique_ptr<HttpServer> made(new HttpServer(loop, std::move(listener), api, events));
     made->last_end_ = sys::system_clock().now();
     HttpServer* const raw = made.get();

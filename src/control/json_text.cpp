@@ -96,13 +96,12 @@ Error JsonObject::wrong(std::string_view name, std::string_view expected) const 
     const auto found = value_->find(name);
     const std::string shown = found == value_->end() ? "nothing" : shortened(json_text(*found));
     return Error(ErrorCode::invalid_argument,
-                 path_ + "." + std::string(name) + ": must be " + std::string(expected) +
-                     ", not " + shown);
+                 path_ + "." + std::string(name) + ": must be " + std::string(expected) + ", not " +
+                     shown);
 }
 
 Error JsonObject::missing(std::string_view name) const {
-    return Error(ErrorCode::invalid_argument,
-                 path_ + "." + std::string(name) + ": is missing");
+    return Error(ErrorCode::invalid_argument, path_ + "." + std::string(name) + ": is missing");
 }
 
 Result<std::optional<std::string>> JsonObject::text(std::string_view name, std::size_t bytes_max) {
@@ -168,8 +167,7 @@ Status JsonObject::finish() const {
     return ok();
 }
 
-std::string
-text_member(const Json& object, std::string_view name, std::string_view otherwise) {
+std::string text_member(const Json& object, std::string_view name, std::string_view otherwise) {
     if (!object.is_object()) {
         return std::string(otherwise);
     }
@@ -180,8 +178,7 @@ text_member(const Json& object, std::string_view name, std::string_view otherwis
     return found->get_ref<const std::string&>().substr(0, lenient_text_bytes_max);
 }
 
-std::uint64_t
-number_member(const Json& object, std::string_view name, std::uint64_t otherwise) {
+std::uint64_t number_member(const Json& object, std::string_view name, std::uint64_t otherwise) {
     if (!object.is_object()) {
         return otherwise;
     }

@@ -2,15 +2,16 @@
 
 /// Reading and writing JSON that comes from, or goes to, somebody else.
 ///
-/// parse_json() refuses text over its limits before anything recursive sees it; JsonObject reads the
-/// members of one object strictly and names the JSON path in its errors ("$.timeout_s: ...").
+/// parse_json() refuses text over its limits before anything recursive sees it; JsonObject reads
+/// the members of one object strictly and names the JSON path in its errors ("$.timeout_s: ...").
 /// Answers of a VMM are read leniently with text_member() and number_member(). Any thread; values.
 
 #include "base/result.h"
 
+#include <nlohmann/json_fwd.hpp>
+
 #include <cstdint>
 #include <limits>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <set>
 #include <string>
@@ -61,7 +62,8 @@ class JsonObject {
     std::set<std::string, std::less<>> asked_;
 };
 
-/// A text member of an object, or `otherwise` if it is absent or something else; at most 1 KiB of it.
+/// A text member of an object, or `otherwise` if it is absent or something else; at most 1 KiB of
+/// it.
 [[nodiscard]] std::string
 text_member(const Json& object, std::string_view name, std::string_view otherwise = {});
 [[nodiscard]] std::uint64_t

@@ -1,7 +1,6 @@
 #include "control/json_text.h"
 
 #include <gtest/gtest.h>
-
 #include <nlohmann/json.hpp>
 
 namespace godwit::control {

@@ -25,12 +25,12 @@ struct MachineEntry {
     MachineDocument document;
     std::string program; ///< The godwit-vmm its next process is started from.
     bool starting = false;
-    bool adopted = false;       ///< Its owner is not our child: no exit code.
+    bool adopted = false; ///< Its owner is not our child: no exit code.
     std::shared_ptr<VmmInstance> owner;
     std::vector<std::shared_ptr<VmmInstance>> others; ///< Successors and retired ones.
     std::uint64_t operation = 0;                      ///< The one under way or the last one.
-    std::optional<MachineEnd> end; ///< What the VMM said, or why it was killed.
-    std::vector<std::uint64_t> stop_operations; ///< Wait for the end.
+    std::optional<MachineEnd> end;                    ///< What the VMM said, or why it was killed.
+    std::vector<std::uint64_t> stop_operations;       ///< Wait for the end.
     std::deque<std::string> reports; ///< At most reports_per_machine_max, oldest first.
     sys::EventLoop::Handle recovery_timer;
     sys::EventLoop::Handle stop_timer;

@@ -9,12 +9,8 @@ namespace godwit::control {
 
 namespace {
 
-constexpr std::array<std::string_view, 6> end_reasons{"powered_off",
-                                                      "rebooted",
-                                                      "triple_fault",
-                                                      "internal_error",
-                                                      "killed",
-                                                      "start_failed"};
+constexpr std::array<std::string_view, 6> end_reasons{
+    "powered_off", "rebooted", "triple_fault", "internal_error", "killed", "start_failed"};
 constexpr std::array<std::string_view, 6> machine_states{
     "starting", "running", "paused", "frozen", "recovering", "unresponsive"};
 

@@ -16,9 +16,22 @@ namespace godwit::control {
 class Histogram {
   public:
     /// Upper bounds in seconds, from 100 us to 10 s.
-    static constexpr std::array<double, 16> bounds_seconds{1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3,
-                                                           1e-2, 2.5e-2, 5e-2, 0.1,  0.25,   0.5,
-                                                           1.0,  2.5,    5.0,  10.0};
+    static constexpr std::array<double, 16> bounds_seconds{1e-4,
+                                                           2.5e-4,
+                                                           5e-4,
+                                                           1e-3,
+                                                           2.5e-3,
+                                                           5e-3,
+                                                           1e-2,
+                                                           2.5e-2,
+                                                           5e-2,
+                                                           0.1,
+                                                           0.25,
+                                                           0.5,
+                                                           1.0,
+                                                           2.5,
+                                                           5.0,
+                                                           10.0};
     void observe(double seconds) noexcept;
     [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
     [[nodiscard]] double sum_seconds() const noexcept { return sum_; }

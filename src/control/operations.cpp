@@ -66,9 +66,8 @@ Operations::begin(std::string_view kind, std::string_view machine, CancelAction 
          operations_.size() > operations_kept_max && at != operations_.end();) {
         at = at->second.state == OperationState::running ? std::next(at) : operations_.erase(at);
     }
-    events_.append("operation",
-                   machine,
-                   {{"operation", last_id_}, {"kind", kind}, {"state", "running"}});
+    events_.append(
+        "operation", machine, {{"operation", last_id_}, {"kind", kind}, {"state", "running"}});
     return last_id_;
 }
 
@@ -178,8 +177,7 @@ Json Operations::json_of_operation(const Operation& operation) const {
               {"cancellable", static_cast<bool>(operation.cancel) && !operation.cancelling},
               {"error", operation.error},
               {"result", operation.result}};
-    body["finished"] =
-        operation.finished_ns == 0 ? Json() : Json(time_text(operation.finished_ns));
+    body["finished"] = operation.finished_ns == 0 ? Json() : Json(time_text(operation.finished_ns));
     const std::int64_t until =
         operation.finished_ns == 0 ? clock_.unix_nanoseconds() : operation.finished_ns;
     body["duration_us"] = (until - operation.started_ns) / 1000;
@@ -214,7 +212,8 @@ void Operations::wait(std::uint64_t id,
         reply(describe(id));
         return;
     }
-    waiters_.push_back({.operation = id, .revision = revision, .reply = std::move(reply), .timer = {}});
+    waiters_.push_back(
+        {.operation = id, .revision = revision, .reply = std::move(reply), .timer = {}});
     const auto self = std::prev(waiters_.end());
     Result<sys::EventLoop::Handle> timer = loop_.schedule(timeout, {}, [this, self] {
         Waiter waiter = std::move(*self);
@@ -235,8 +234,8 @@ void Operations::changed(Operation& operation) {
     std::list<Waiter> ready;
     for (auto at = waiters_.begin(); at != waiters_.end();) {
         const auto next = std::next(at);
-        if (at->operation == operation.id && (operation.state != OperationState::running ||
-                                              operation.revision > at->revision)) {
+        if (at->operation == operation.id &&
+            (operation.state != OperationState::running || operation.revision > at->revision)) {
             ready.splice(ready.end(), waiters_, at);
         }
         at = next;

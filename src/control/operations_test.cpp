@@ -1,7 +1,6 @@
 #include "control/operations.h"
 
 #include <gtest/gtest.h>
-
 #include <nlohmann/json.hpp>
 
 namespace godwit::control {

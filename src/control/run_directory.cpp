@@ -32,8 +32,8 @@ std::string environment(const char* name) {
 
 Error path_too_long(const std::string& path) {
     return Error(ErrorCode::invalid_argument,
-                 "the socket path '" + path + "' has " + std::to_string(path.size()) +
-                     " bytes, " + std::to_string(socket_path_bytes_max) +
+                 "the socket path '" + path + "' has " + std::to_string(path.size()) + " bytes, " +
+                     std::to_string(socket_path_bytes_max) +
                      " is the limit; choose a shorter GODWIT_RUN_DIR or machine name");
 }
 
@@ -97,7 +97,7 @@ Result<RunDirectory> RunDirectory::at(const std::string& path) {
 
 Status RunDirectory::prepare() const {
     GODWIT_TRY(make_directory(path_));
-    struct stat info {};
+    struct stat info{};
     if (::lstat(path_.c_str(), &info) != 0) {
         return Error::from_errno(errno, "look at the run directory '" + path_ + "'");
     }

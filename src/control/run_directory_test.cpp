@@ -3,10 +3,10 @@
 #include <sys/stat.h>
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
-#include <unistd.h>
 
 namespace godwit::control {
 namespace {
@@ -24,7 +24,7 @@ class run_directory : public testing::Test {
 TEST_F(run_directory, prepare_makes_it_private) {
     const RunDirectory run = GODWIT_MUST(RunDirectory::at(root_ + "/new/")); // A short path.
     ASSERT_TRUE(run.prepare().has_value());
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(::stat(run.path().c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 0777U, 0700U);
     EXPECT_EQ(run.path(), root_ + "/new");
@@ -59,7 +59,8 @@ TEST_F(run_directory, lists_machines_and_instances_and_skips_the_rest) {
     ASSERT_TRUE(run.create_machine("web1").has_value());
     ASSERT_FALSE(run.create_machine("web1").has_value());
     std::filesystem::create_directory(run.machines() + "/NOT A NAME");
-    for (const char* name : {"/vmm-0123abcd.sock", "/vmm-0123ABCD.sock", "/vmm-1.sock", "/vmm.log"}) {
+    for (const char* name :
+         {"/vmm-0123abcd.sock", "/vmm-0123ABCD.sock", "/vmm-1.sock", "/vmm.log"}) {
         std::ofstream(run.machine("web1") + name) << "x";
     }
     EXPECT_EQ(GODWIT_MUST(run.list_machines()), std::vector<std::string>{"web1"});
@@ -72,9 +73,14 @@ TEST(machine_name, only_short_lower_case_names_pass) {
     for (const char* good : {"a", "web1", "a-b-c"}) {
         EXPECT_TRUE(check_machine_name(good).has_value()) << good;
     }
-    for (const std::string& bad :
-         {std::string(), std::string("1a"), std::string("Web"), std::string("a/b"), std::string(".."),
-          std::string("a b"), std::string(49, 'a'), std::string("a\0b", 3)}) {
+    for (const std::string& bad : {std::string(),
+                                   std::string("1a"),
+                                   std::string("Web"),
+                                   std::string("a/b"),
+                                   std::string(".."),
+                                   std::string("a b"),
+                                   std::string(49, 'a'),
+                                   std::string("a\0b", 3)}) {
         EXPECT_FALSE(check_machine_name(bad).has_value()) << bad;
     }
 }

@@ -58,15 +58,15 @@ Result<MachineEntry*> Supervisor::find_idle(const std::string& name) const {
     MachineEntry* const entry = GODWIT_TRY(find_or_error(name));
     if (parts_.operations.running(entry->operation)) {
         return Error(ErrorCode::conflict,
-                     "machine '" + name + "' is busy: " +
-                         parts_.operations.kind_of(entry->operation) + " under way (operation " +
-                         std::to_string(entry->operation) + ")");
+                     "machine '" + name +
+                         "' is busy: " + parts_.operations.kind_of(entry->operation) +
+                         " under way (operation " + std::to_string(entry->operation) + ")");
     }
     if (entry->owner == nullptr || !entry->owner->connected()) {
-        return Error(ErrorCode::conflict,
-                     "the VMM of machine '" + name + "' cannot be reached" +
-                         (entry->owner == nullptr ? std::string()
-                                                  : ": " + entry->owner->trouble()));
+        return Error(
+            ErrorCode::conflict,
+            "the VMM of machine '" + name + "' cannot be reached" +
+                (entry->owner == nullptr ? std::string() : ": " + entry->owner->trouble()));
     }
     return entry;
 }
@@ -163,10 +163,10 @@ void Supervisor::vmm_event(VmmInstance& vmm, const Json& event) {
     } else if (type == "rebooted") {
         parts_.events.append("rebooted", vmm.machine(), Json::object());
     } else if (type == "disk_error") {
-        parts_.events.append("disk_error",
-                             vmm.machine(),
-                             {{"disk", text_member(event, "disk")},
-                              {"message", text_member(event, "message")}});
+        parts_.events.append(
+            "disk_error",
+            vmm.machine(),
+            {{"disk", text_member(event, "disk")}, {"message", text_member(event, "message")}});
     } else {
         log::debug("vmm_event_unknown", {{"machine", vmm.machine()}, {"type", type}});
     }
@@ -221,19 +221,18 @@ void Supervisor::look_for_owner(MachineEntry& entry, MachineEnd otherwise) {
         forget(name, otherwise);
         return;
     }
+    // Kept for the case that the others end too: they know nothing of the guest's end.
+    entry.end = std::move(otherwise);
     // vmm_changed() promotes the one that says it owns the guest.
     const auto candidates = entry.others;
     for (const auto& vmm : candidates) {
         vmm->refresh_status(Reply<void>());
     }
-    Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(
-        owner_search_time_max, {}, [this, name, end = std::move(otherwise)]() mutable {
-            MachineEntry* const again = find(name);
+    Result<sys::EventLoop::Handle> timer =
+        parts_.loop.schedule(owner_search_time_max, {}, [this, name] {
+            const MachineEntry* const again = find(name);
             if (again == nullptr || again->owner != nullptr) {
                 return;
-            }
-            if (!again->end.has_value()) {
-                again->end = std::move(end);
             }
             const auto left = again->others;
             for (const auto& vmm : left) {
@@ -249,6 +248,7 @@ void Supervisor::promote(MachineEntry& entry, VmmInstance& vmm) {
     const std::shared_ptr<VmmInstance> keep = vmm.shared_from_this();
     std::erase(entry.others, keep);
     entry.owner = keep;
+    entry.end.reset();
     entry.recovery_timer.reset();
     log::info("machine_has_owner",
               {{"machine", entry.document.name},
@@ -261,8 +261,7 @@ void Supervisor::forget(const std::string& name, const MachineEnd& end) {
     if (found == machines_.end()) {
         return;
     }
-    log::info("machine_ended",
-              {{"machine", name}, {"reason", end.reason}, {"detail", end.detail}});
+    log::info("machine_ended", {{"machine", name}, {"reason", end.reason}, {"detail", end.detail}});
     const std::vector<std::uint64_t> stops = found->second->stop_operations;
     // Instances may be in the middle of a callback: they go when the loop comes round.
     parts_.loop.post([gone = std::move(found->second)] {});
@@ -276,8 +275,8 @@ void Supervisor::forget(const std::string& name, const MachineEnd& end) {
     parts_.metrics.machine_ended(end.reason);
     parts_.events.append("stopped", name, {{"reason", end.reason}, {"detail", end.detail}});
     for (const std::uint64_t operation : stops) {
-        parts_.operations.succeed(
-            operation, {{"name", name}, {"reason", end.reason}, {"detail", end.detail}});
+        parts_.operations.succeed(operation,
+                                  {{"name", name}, {"reason", end.reason}, {"detail", end.detail}});
     }
 }
 

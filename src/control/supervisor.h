@@ -68,7 +68,8 @@ class Supervisor final : public VmmWatcher {
     void info(const std::string& name, Reply<Json> reply);
     [[nodiscard]] Result<Json> reports(const std::string& name) const;
     /// Passes a request on to the owner of a machine that is not busy with an operation.
-    void ask(const std::string& name, std::string_view method, const Json& params, Reply<Json> reply);
+    void
+    ask(const std::string& name, std::string_view method, const Json& params, Reply<Json> reply);
 
     /// Lets go of all machines, which run on; whoever waits for them gets "cancelled".
     void let_go();
@@ -90,9 +91,8 @@ class Supervisor final : public VmmWatcher {
 
     [[nodiscard]] Result<std::uint64_t>
     begin_start(std::string_view kind, MachineDocument document, std::vector<std::string> source);
-    [[nodiscard]] Status launch_owner(MachineEntry& entry,
-                                      std::vector<std::string> source,
-                                      Reply<void> ready);
+    [[nodiscard]] Status
+    launch_owner(MachineEntry& entry, std::vector<std::string> source, Reply<void> ready);
     void started(const std::string& name, std::uint64_t operation, Status outcome);
     /// Takes a machine off the list and its directory away, and tells everybody.
     void forget(const std::string& name, const MachineEnd& end);

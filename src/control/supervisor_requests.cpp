@@ -46,26 +46,26 @@ void Supervisor::info(const std::string& name, Reply<Json> reply) {
         return;
     }
     const std::shared_ptr<VmmInstance> owner = (*found)->owner;
-    owner->call(
-        "info",
-        Json::object(),
-        info_time_max,
-        Reply<Json>([this, name, reply = std::move(reply)](Result<Json> answer) mutable {
-            MachineEntry* const entry = find(name);
-            if (entry == nullptr) {
-                reply(Error(ErrorCode::not_found, "machine '" + name + "' has just ended"));
-                return;
-            }
-            Json body = summary(*entry);
-            if (answer.has_value()) {
-                for (const char* member : {"spec", "statistics", "consoles"}) {
-                    body[member] = answer->is_object() ? answer->value(member, Json()) : Json();
-                }
-            } else {
-                body["trouble"] = answer.error().to_string();
-            }
-            reply(std::move(body));
-        }));
+    owner->call("info",
+                Json::object(),
+                info_time_max,
+                Reply<Json>([this, name, reply = std::move(reply)](Result<Json> answer) mutable {
+                    MachineEntry* const entry = find(name);
+                    if (entry == nullptr) {
+                        reply(Error(ErrorCode::not_found, "machine '" + name + "' has just ended"));
+                        return;
+                    }
+                    Json body = summary(*entry);
+                    if (answer.has_value()) {
+                        for (const char* member : {"spec", "statistics", "consoles"}) {
+                            body[member] =
+                                answer->is_object() ? answer->value(member, Json()) : Json();
+                        }
+                    } else {
+                        body["trouble"] = answer.error().to_string();
+                    }
+                    reply(std::move(body));
+                }));
 }
 
 Result<Json> Supervisor::reports(const std::string& name) const {
@@ -139,14 +139,14 @@ void Supervisor::force_stop(MachineEntry& entry) {
     }
     // It is asked first, so that disks are closed in order; the process goes either way.
     entry.owner->call("stop", {{"force", true}, {"timeout_s", 0}}, force_time_max, Reply<Json>());
-    Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(
-        entry.owner->connected() ? force_time_max : milliseconds(0),
-        {},
-        [weak = std::weak_ptr(entry.owner)] {
-            if (const auto owner = weak.lock(); owner != nullptr) {
-                owner->kill("its machine is stopped by force");
-            }
-        });
+    Result<sys::EventLoop::Handle> timer =
+        parts_.loop.schedule(entry.owner->connected() ? force_time_max : milliseconds(0),
+                             {},
+                             [weak = std::weak_ptr(entry.owner)] {
+                                 if (const auto owner = weak.lock(); owner != nullptr) {
+                                     owner->kill("its machine is stopped by force");
+                                 }
+                             });
     if (timer.has_value()) {
         entry.stop_timer = std::move(*timer);
     } else {
@@ -171,13 +171,12 @@ void Supervisor::press_power_button(MachineEntry& entry,
                       }));
     Result<sys::EventLoop::Handle> timer =
         parts_.loop.schedule(request.timeout, {}, [this, operation, name, request] {
-            parts_.operations.fail(
-                operation,
-                Error(ErrorCode::timeout,
-                      "the guest of '" + name + "' did not power off within " +
-                          std::to_string(request.timeout.count()) +
-                          " s; it still runs. Use --force to end it at once"),
-                Json());
+            parts_.operations.fail(operation,
+                                   Error(ErrorCode::timeout,
+                                         "the guest of '" + name + "' did not power off within " +
+                                             std::to_string(request.timeout.count()) +
+                                             " s; it still runs. Use --force to end it at once"),
+                                   Json());
         });
     if (timer.has_value()) {
         entry.stop_timer = std::move(*timer);
@@ -188,13 +187,12 @@ Result<std::uint64_t> Supervisor::snapshot(const std::string& name, const std::s
     GODWIT_TRY(check_directory_path(directory));
     MachineEntry* const entry = GODWIT_TRY(find_idle(name));
     const std::weak_ptr<VmmInstance> weak = entry->owner;
-    const std::uint64_t operation =
-        parts_.operations.begin("snapshot", name, [weak]() -> Status {
-            if (const auto owner = weak.lock(); owner != nullptr) {
-                owner->call("cancel", Json::object(), request_time_max, Reply<Json>());
-            }
-            return ok();
-        });
+    const std::uint64_t operation = parts_.operations.begin("snapshot", name, [weak]() -> Status {
+        if (const auto owner = weak.lock(); owner != nullptr) {
+            owner->call("cancel", Json::object(), request_time_max, Reply<Json>());
+        }
+        return ok();
+    });
     entry->operation = operation;
     parts_.operations.set_phase(operation, "saving");
     const milliseconds time_max =
@@ -226,8 +224,8 @@ Result<std::uint64_t> Supervisor::exchange(const std::string& name, ExchangeRequ
     }
     MachineEntry* const entry = GODWIT_TRY(find_idle(name));
     auto made = std::make_shared<ExchangeRun>(*this, name, std::move(request));
-    entry->operation = parts_.operations.begin(
-        "exchange", name, [weak = std::weak_ptr(made)]() -> Status {
+    entry->operation =
+        parts_.operations.begin("exchange", name, [weak = std::weak_ptr(made)]() -> Status {
             const auto run = weak.lock();
             return run == nullptr ? Error(ErrorCode::conflict, "the exchange is over")
                                   : run->cancel();

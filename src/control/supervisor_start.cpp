@@ -87,9 +87,7 @@ Result<std::uint64_t> Supervisor::begin_start(std::string_view kind,
     parts_.operations.set_phase(operation, "starting");
     announce_state(entry);
     Status launched =
-        launch_owner(entry,
-                     std::move(source),
-                     Reply<void>([this, name, operation](Status outcome) {
+        launch_owner(entry, std::move(source), Reply<void>([this, name, operation](Status outcome) {
                          started(name, operation, std::move(outcome));
                      }));
     if (!launched.has_value()) {
@@ -98,9 +96,8 @@ Result<std::uint64_t> Supervisor::begin_start(std::string_view kind,
     return operation;
 }
 
-Status Supervisor::launch_owner(MachineEntry& entry,
-                                std::vector<std::string> source,
-                                Reply<void> ready) {
+Status
+Supervisor::launch_owner(MachineEntry& entry, std::vector<std::string> source, Reply<void> ready) {
     const VmmLaunch launch{.program = entry.program,
                            .machine = entry.document.name,
                            .source = std::move(source),
@@ -147,7 +144,8 @@ void Supervisor::started(const std::string& name, std::uint64_t operation, Statu
     if (entry->owner != nullptr) {
         entry->owner->kill("its start failed");
     }
-    const bool cancelled = entry->end.has_value() && entry->end->detail == "its start was cancelled";
+    const bool cancelled =
+        entry->end.has_value() && entry->end->detail == "its start was cancelled";
     const Error error =
         cancelled ? Error(ErrorCode::cancelled, "the start was cancelled") : outcome.error();
     forget(name, {.reason = "start_failed", .detail = error.to_string()});
@@ -206,8 +204,9 @@ void Supervisor::adopt_machine(const std::string& name) {
     const bool alive = !made->others.empty();
     machines_.emplace(name, std::move(made));
     if (!alive) {
-        forget(name,
-               {.reason = "killed", .detail = "no VMM process of it was left when godwitd started"});
+        forget(
+            name,
+            {.reason = "killed", .detail = "no VMM process of it was left when godwitd started"});
         return;
     }
     parts_.metrics.machine_adopted();

@@ -33,8 +33,7 @@ VmmClient::connect(sys::EventLoop& loop, const std::string& path, Callbacks call
     sys::MessageSocket socket = GODWIT_TRY(sys::MessageSocket::connect(path));
     GODWIT_TRY(sys::set_nonblocking(socket.fd()));
     const sys::PeerCredentials peer = GODWIT_TRY(socket.peer());
-    std::shared_ptr<VmmClient> made(
-        new VmmClient(loop, std::move(socket), std::move(callbacks)));
+    std::shared_ptr<VmmClient> made(new VmmClient(loop, std::move(socket), std::move(callbacks)));
     made->peer_pid_ = peer.pid;
     VmmClient* const raw = made.get();
     made->watch_ = GODWIT_TRY(loop.watch(made->socket_.fd(), EPOLLIN, [raw](std::uint32_t) {
@@ -64,8 +63,7 @@ void VmmClient::call(std::string_view method,
     const std::uint64_t id = next_id_++;
     const Json request{{"id", id}, {"method", method}, {"params", params}};
     const std::array<const sys::Fd*, 1> fds{passed};
-    Status sent = socket_.send(json_text(request),
-                               std::span(fds).first(passed == nullptr ? 0 : 1));
+    Status sent = socket_.send(json_text(request), std::span(fds).first(passed == nullptr ? 0 : 1));
     if (!sent.has_value()) {
         fail_later(std::move(reply), std::move(sent.error()).with_context("ask the VMM"));
         return;

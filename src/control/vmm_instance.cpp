@@ -40,9 +40,8 @@ Status outcome_of(std::string_view line) {
     return ok();
 }
 
-std::vector<std::string> arguments_of(const RunDirectory& run,
-                                      const VmmLaunch& options,
-                                      const std::string& id) {
+std::vector<std::string>
+arguments_of(const RunDirectory& run, const VmmLaunch& options, const std::string& id) {
     std::vector<std::string> arguments{"--machine",
                                        options.machine,
                                        "--run-dir",
@@ -102,13 +101,12 @@ Result<std::shared_ptr<VmmInstance>> VmmInstance::launch(sys::EventLoop& loop,
         spawn.fds.push_back({.fd = options.incoming, .number = incoming_fd_number});
     }
     sys::Process process = GODWIT_TRY(sys::Process::spawn(spawn));
-    std::shared_ptr<VmmInstance> made(new VmmInstance(
-        loop, run, options.machine, std::move(id), std::move(process), watcher));
+    std::shared_ptr<VmmInstance> made(
+        new VmmInstance(loop, run, options.machine, std::move(id), std::move(process), watcher));
     pipe.write_end.reset();
     Status watched = made->watch_process();
     if (watched.has_value()) {
-        watched = made->expect_ready(
-            std::move(pipe.read_end), options.ready_time_max, ready);
+        watched = made->expect_ready(std::move(pipe.read_end), options.ready_time_max, ready);
     }
     if (!watched.has_value()) {
         made->kill("it cannot be watched");
@@ -158,9 +156,9 @@ Status VmmInstance::expect_ready(sys::Fd pipe, milliseconds time_max, Reply<void
     ready_timer_ = GODWIT_TRY(loop_.schedule(time_max, {}, [this, time_max] {
         const std::shared_ptr<VmmInstance> keep = shared_from_this();
         kill("it was not ready in time");
-        ready_decided(Error(ErrorCode::timeout,
-                            "godwit-vmm was not ready within " + std::to_string(time_max.count()) +
-                                " ms"));
+        ready_decided(
+            Error(ErrorCode::timeout,
+                  "godwit-vmm was not ready within " + std::to_string(time_max.count()) + " ms"));
     }));
     ready_ = std::move(ready);
     return ok();
@@ -227,8 +225,8 @@ Status VmmInstance::connect() {
             }
         }
     };
-    std::shared_ptr<VmmClient> client = GODWIT_TRY(
-        VmmClient::connect(loop_, run_.vmm_socket(machine_, id_), std::move(callbacks)));
+    std::shared_ptr<VmmClient> client =
+        GODWIT_TRY(VmmClient::connect(loop_, run_.vmm_socket(machine_, id_), std::move(callbacks)));
     if (client->peer_pid() != pid()) {
         return Error(ErrorCode::conflict, "another process listens on the VMM's socket");
     }
@@ -330,8 +328,9 @@ void VmmInstance::process_ended() {
     }
     client_.reset();
     trouble_ = "the process has ended (" + exit.to_string() + ")";
-    log::info("vmm_ended",
-              {{"machine", machine_}, {"instance", id_}, {"vmm_pid", pid()}, {"how", exit.to_string()}});
+    log::info(
+        "vmm_ended",
+        {{"machine", machine_}, {"instance", id_}, {"vmm_pid", pid()}, {"how", exit.to_string()}});
     ::unlink(run_.vmm_socket(machine_, id_).c_str());
     watcher_.vmm_ended(*this, exit);
 }

@@ -93,9 +93,8 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
                 sys::Process process,
                 VmmWatcher& watcher);
     [[nodiscard]] Status watch_process();
-    [[nodiscard]] Status expect_ready(sys::Fd pipe,
-                                      std::chrono::milliseconds time_max,
-                                      Reply<void>& ready);
+    [[nodiscard]] Status
+    expect_ready(sys::Fd pipe, std::chrono::milliseconds time_max, Reply<void>& ready);
     void read_ready();
     void ready_decided(Status outcome);
     void connect_or_retry();

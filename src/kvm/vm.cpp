@@ -101,14 +101,6 @@ Status Vm::set_routing(const RoutingTable& table) const {
 
 namespace {
 
-Status irqfd(const sys::Fd& vm, Gsi gsi, const sys::EventFd& event, std::uint32_t flags) {
-    kvm_irqfd request{};
-    request.fd = static_cast<std::uint32_t>(event.fd().raw());
-    request.gsi = gsi.value;
-    request.flags = flags;
-    return call_with(vm, KVM_IRQFD, &request, "KVM_IRQFD");
-}
-
 Status ioeventfd(const sys::Fd& vm, Gpa address, const sys::EventFd& event, std::uint32_t flags) {
     kvm_ioeventfd request{};
     request.addr = address.value;
@@ -121,11 +113,10 @@ Status ioeventfd(const sys::Fd& vm, Gpa address, const sys::EventFd& event, std:
 } // namespace
 
 Status Vm::add_irqfd(Gsi gsi, const sys::EventFd& event) const {
-    return irqfd(fd_, gsi, event, 0);
-}
-
-void Vm::remove_irqfd(Gsi gsi, const sys::EventFd& event) const noexcept {
-    discard(irqfd(fd_, gsi, event, KVM_IRQFD_FLAG_DEASSIGN), "it goes with the VM at the latest");
+    kvm_irqfd request{};
+    request.fd = static_cast<std::uint32_t>(event.fd().raw());
+    request.gsi = gsi.value;
+    return call_with(fd_, KVM_IRQFD, &request, "KVM_IRQFD");
 }
 
 Status Vm::add_ioeventfd(Gpa address, const sys::EventFd& event) const {

@@ -53,9 +53,9 @@ class Vm {
 
     /// Replaces the whole table of interrupt routes (some 20 us, one SRCU grace period).
     [[nodiscard]] Status set_routing(const RoutingTable& table) const;
-    /// Signals of `event` become interrupts on `gsi`, without this process.
+    /// Signals of `event` become interrupts on `gsi`, without this process, until `event` and its
+    /// duplicates are closed.
     [[nodiscard]] Status add_irqfd(Gsi gsi, const sys::EventFd& event) const;
-    void remove_irqfd(Gsi gsi, const sys::EventFd& event) const noexcept;
     /// Guest writes of any length to `address` signal `event`, without an exit.
     [[nodiscard]] Status add_ioeventfd(Gpa address, const sys::EventFd& event) const;
     void remove_ioeventfd(Gpa address, const sys::EventFd& event) const noexcept;

@@ -19,7 +19,8 @@ class KvmMsiRouter::Vector final : public bus::MsiVector {
         : router_(router), index_(index), event_(std::move(event)) {}
     Vector(const Vector&) = delete;
     Vector& operator=(const Vector&) = delete;
-    ~Vector() override { router_.vm_.remove_irqfd(gsi(), event_); }
+    /// Closing the eventfd disconnects it. Asking KVM to would cost a grace period for each vector.
+    ~Vector() override = default;
 
     [[nodiscard]] Status connect() { return router_.vm_.add_irqfd(gsi(), event_); }
     [[nodiscard]] Status route(const bus::MsiMessage& message) override {
@@ -140,6 +141,9 @@ Status KvmDoorbells::add(Gpa address, const sys::EventFd& event) {
 }
 
 void KvmDoorbells::remove(Gpa address, const sys::EventFd& event) noexcept {
+    if (ending_) {
+        return;
+    }
     vm_.remove_ioeventfd(address, event);
 }
 

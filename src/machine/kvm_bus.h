@@ -6,6 +6,7 @@
 #include "bus/bus.h"
 #include "kvm/vm.h"
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -58,9 +59,13 @@ class KvmDoorbells final : public bus::DoorbellRegistrar {
     explicit KvmDoorbells(const kvm::Vm& vm) : vm_(vm) {}
     [[nodiscard]] Status add(Gpa address, const sys::EventFd& event) override;
     void remove(Gpa address, const sys::EventFd& event) noexcept override;
+    /// The VM goes, and every doorbell with it: removing them one by one would cost a grace period
+    /// each. No vCPU runs any more.
+    void end() noexcept { ending_ = true; }
 
   private:
     const kvm::Vm& vm_;
+    std::atomic<bool> ending_{false};
 };
 
 } // namespace godwit::machine

@@ -12,6 +12,7 @@ Machine::Machine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Machine::~Machine() {
     discard(pause(), "the machine goes anyway");
+    impl_->doorbells->end();
 }
 
 platform::Platform::Args Machine::Impl::platform_args() {
@@ -64,6 +65,22 @@ void set_default_memory_type(const kvm::Vcpu& vcpu) {
     discard(vcpu.write_msrs(buffer), "the host has no MTRRs");
 }
 
+/// All state components on. Kernels do this themselves; but where KVM itself runs on an emulated
+/// processor that does not let it see XSETBV (QEMU's TCG), it would go on restoring the value of
+/// power-on and report sizes of it in CPUID.
+Status enable_state_components(const kvm::Vcpu& vcpu, const kvm::CpuidEntries& cpuid) {
+    constexpr std::uint32_t state_leaf = 0xD;
+    for (const kvm_cpuid_entry2& entry : cpuid) {
+        if (entry.function == state_leaf && entry.index == 0) {
+            kvm_xcrs xcrs{};
+            xcrs.nr_xcrs = 1;
+            xcrs.xcrs[0].value = (std::uint64_t{entry.edx} << 32U) | entry.eax;
+            return vcpu.set_xcrs(xcrs);
+        }
+    }
+    return ok();
+}
+
 } // namespace
 
 Status Machine::boot() {
@@ -76,8 +93,9 @@ Status Machine::boot() {
     const boot::Entry entry = GODWIT_TRY(boot::load_kernel(*m.memory, m.spec.kernel, tables.rsdp));
     m.platform = GODWIT_TRY(platform::Platform::create(m.platform_args()));
     m.devices = GODWIT_TRY(DeviceSet::create(m.device_args()));
-    for (const auto& vcpu : m.vcpus) {
-        set_default_memory_type(vcpu->vcpu());
+    for (std::size_t i = 0; i < m.vcpus.size(); ++i) {
+        set_default_memory_type(m.vcpus[i]->vcpu());
+        GODWIT_TRY(enable_state_components(m.vcpus[i]->vcpu(), m.cpuid[i]));
     }
     GODWIT_TRY(boot::set_entry(m.vcpus.front()->vcpu(), entry));
     m.ready = true;

@@ -101,8 +101,8 @@ class Machine {
     [[nodiscard]] Result<state::SavedState> save() const;
     /// CLOCK_MONOTONIC when the last vCPU left the guest in the last pause().
     [[nodiscard]] sys::Moment vcpus_stopped_at() const noexcept;
-    /// CLOCK_MONOTONIC just before the first vCPU entered the guest after the last start(). Waits for that
-    /// moment, which start() itself does not; zero while the machine is paused.
+    /// CLOCK_MONOTONIC just before the first vCPU entered the guest after the last start(). Waits
+    /// for that moment, which start() itself does not; zero while the machine is paused.
     [[nodiscard]] sys::Moment first_entry_at() const noexcept;
 
     /// Duplicates of every resource, for a handover.

@@ -129,8 +129,9 @@ Status Machine::load(state::SavedState state, ClockPolicy policy) {
         load.cpuid = m.cpuid[i];
         m.cpuid[i] = GODWIT_TRY(load_vcpu(sections.vcpus[i], m.vcpus[i]->vcpu(), load));
     }
-    GODWIT_TRY(policy == ClockPolicy::running ? continue_kvmclock(m.vm, sections.vm.clock, m.clock)
-                                              : resume_kvmclock(m.vm, sections.vm.clock));
+    GODWIT_TRY(policy == ClockPolicy::running
+                   ? continue_kvmclock(m.vm, sections.vm.clock, m.clock, m.vcpu_traits.host_tsc_khz)
+                   : resume_kvmclock(m.vm, sections.vm.clock));
     GODWIT_TRY(m.msi->commit());
     m.ready = true;
     m.stood_still = true;

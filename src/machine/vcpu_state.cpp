@@ -46,12 +46,49 @@ kvm::MsrBuffer buffer_of(std::span<const std::uint32_t> indices) {
 
 } // namespace
 
+namespace {
+
+/// State that KVM has but does not list (arch/x86/kvm/x86.c, msrs_to_save, Linux 6.1): a family is
+/// there if its first register can be read.
+struct MsrFamily {
+    std::uint32_t first;
+    std::uint32_t count;
+};
+constexpr std::array unlisted_msrs{
+    MsrFamily{0x2FF, 1},      // MTRR default type
+    MsrFamily{0x200, 16},     // MTRRs of variable range
+    MsrFamily{0x250, 1},      // MTRRs of fixed range: 64 KiB,
+    MsrFamily{0x258, 2},      // 16 KiB,
+    MsrFamily{0x268, 8},      // 4 KiB
+    MsrFamily{0x400, 4 * 32}, // machine check banks
+};
+
+Result<std::vector<std::uint32_t>> readable_unlisted_msrs(const kvm::Vcpu& vcpu) {
+    std::vector<std::uint32_t> indices;
+    for (const MsrFamily& family : unlisted_msrs) {
+        kvm::MsrBuffer first = buffer_of(std::array{family.first});
+        if (GODWIT_TRY(vcpu.read_msrs(first)) == 1) {
+            for (std::uint32_t i = 0; i < family.count; ++i) {
+                indices.push_back(family.first + i);
+            }
+        }
+    }
+    return indices;
+}
+
+} // namespace
+
 Result<VcpuStateTraits> probe_vcpu(const kvm::Vcpu& vcpu, std::span<const std::uint32_t> listed) {
     VcpuStateTraits traits;
     traits.has_tsc_offset = vcpu.tsc_offset().has_value();
     traits.host_tsc_khz = GODWIT_TRY(vcpu.tsc_khz());
     std::vector<std::uint32_t>& indices = traits.msr_indices;
     indices.assign(listed.begin(), listed.end());
+    for (const std::uint32_t index : GODWIT_TRY(readable_unlisted_msrs(vcpu))) {
+        if (std::ranges::find(listed, index) == listed.end()) {
+            indices.push_back(index);
+        }
+    }
     std::erase(indices, msr_tsc);
     // KVM stops at the first MSR it refuses: leave that one out and try again.
     for (;;) {

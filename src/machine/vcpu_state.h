@@ -16,7 +16,8 @@ namespace godwit::machine {
 
 /// What the vCPUs of one machine have in common on this host.
 struct VcpuStateTraits {
-    /// MSRs that can be read, in KVM's order, without those saved otherwise (the TSC).
+    /// MSRs that can be read: those KVM lists, in its order, and MTRRs and machine check banks,
+    /// which it has but does not list; without those saved otherwise (the TSC).
     std::vector<std::uint32_t> msr_indices;
     /// The kernel offers the TSC offset as an attribute; else the TSC itself is set.
     bool has_tsc_offset = false;

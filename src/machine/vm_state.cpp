@@ -11,8 +11,8 @@ namespace godwit::machine {
 
 namespace {
 
-std::uint64_t host_tsc_at(const kvm_clock_data& data) {
-    return (data.flags & KVM_CLOCK_HOST_TSC) != 0 ? data.host_tsc : __rdtsc();
+bool has_host_tsc(const kvm_clock_data& data) {
+    return (data.flags & KVM_CLOCK_HOST_TSC) != 0;
 }
 
 template <typename T>
@@ -35,7 +35,8 @@ Result<state::Section> save_vm(const kvm::Vm& vm, const sys::Clock& clock) {
     put(*saved.mutable_pit(), pit);
     state::ClockState& moment = *saved.mutable_clock();
     const kvm_clock_data data = GODWIT_TRY(vm.clock());
-    moment.set_host_tsc(host_tsc_at(data));
+    moment.set_host_tsc(has_host_tsc(data) ? data.host_tsc : __rdtsc());
+    moment.set_host_tsc_exact(has_host_tsc(data));
     moment.set_monotonic_ns(clock.now().time_since_epoch().count());
     moment.set_kvmclock_ns(data.clock);
     return encode_section({.name = "kvm-vm", .instance = 0}, saved);
@@ -69,7 +70,8 @@ Result<VmState> parse_vm_section(const state::Section& section) {
     }
     state.clock = {.kvmclock_ns = saved.clock().kvmclock_ns(),
                    .host_tsc = saved.clock().host_tsc(),
-                   .monotonic_ns = saved.clock().monotonic_ns()};
+                   .monotonic_ns = saved.clock().monotonic_ns(),
+                   .host_tsc_exact = saved.clock().host_tsc_exact()};
     return state;
 }
 
@@ -78,7 +80,36 @@ Status load_interrupt_controllers(const kvm::Vm& vm, const VmState& state) {
     return vm.set_pit(state.pit);
 }
 
-Status continue_kvmclock(const kvm::Vm& vm, const ClockMoment& saved, const sys::Clock& clock) {
+namespace {
+
+std::uint64_t nanoseconds_of(std::uint64_t tsc_ticks, std::uint32_t khz) {
+    constexpr std::uint64_t nanoseconds_per_millisecond = 1'000'000;
+    // Milliseconds and rest apart, so that nothing overflows.
+    return tsc_ticks / khz * nanoseconds_per_millisecond +
+           tsc_ticks % khz * nanoseconds_per_millisecond / khz;
+}
+
+/// Takes away what the way from a time here to the kernel's has cost: KVM says what its clock, the
+/// TSC and the real time are at one moment, and adds the real time that passes until it sets the
+/// clock (Documentation/virt/kvm/api.rst, KVM_SET_CLOCK).
+Status correct_kvmclock(const kvm::Vm& vm, const ClockMoment& saved, std::uint32_t khz) {
+    kvm_clock_data now = GODWIT_TRY(vm.clock());
+    const bool usable = saved.host_tsc_exact && has_host_tsc(now) && khz != 0 &&
+                        (now.flags & KVM_CLOCK_REALTIME) != 0 && now.host_tsc >= saved.host_tsc;
+    if (!usable) {
+        return ok();
+    }
+    now.clock = saved.kvmclock_ns + nanoseconds_of(now.host_tsc - saved.host_tsc, khz);
+    now.flags = KVM_CLOCK_REALTIME;
+    return vm.set_clock(now);
+}
+
+} // namespace
+
+Status continue_kvmclock(const kvm::Vm& vm,
+                         const ClockMoment& saved,
+                         const sys::Clock& clock,
+                         std::uint32_t host_tsc_khz) {
     const std::int64_t elapsed_ns = clock.now().time_since_epoch().count() - saved.monotonic_ns;
     if (elapsed_ns < 0) {
         return Error(ErrorCode::conflict,
@@ -87,7 +118,8 @@ Status continue_kvmclock(const kvm::Vm& vm, const ClockMoment& saved, const sys:
     }
     kvm_clock_data data{};
     data.clock = saved.kvmclock_ns + static_cast<std::uint64_t>(elapsed_ns);
-    return vm.set_clock(data);
+    GODWIT_TRY(vm.set_clock(data));
+    return correct_kvmclock(vm, saved, host_tsc_khz);
 }
 
 Status resume_kvmclock(const kvm::Vm& vm, const ClockMoment& saved) {

@@ -17,6 +17,7 @@ struct ClockMoment {
     std::uint64_t kvmclock_ns = 0;
     std::uint64_t host_tsc = 0;
     std::int64_t monotonic_ns = 0;
+    bool host_tsc_exact = false; ///< KVM read kvmclock and TSC together.
 };
 
 struct VmState {
@@ -32,9 +33,13 @@ struct VmState {
 /// set is overwritten by them.
 [[nodiscard]] Status load_interrupt_controllers(const kvm::Vm& vm, const VmState& state);
 
-/// kvmclock as if it had never stood still since the saved moment; same host only.
-[[nodiscard]] Status
-continue_kvmclock(const kvm::Vm& vm, const ClockMoment& saved, const sys::Clock& clock);
+/// kvmclock as if it had never stood still since the saved moment; same host only. After the TSCs
+/// of all vCPUs have been set. Exact where KVM tells the TSC with its clock, else some microseconds
+/// late.
+[[nodiscard]] Status continue_kvmclock(const kvm::Vm& vm,
+                                       const ClockMoment& saved,
+                                       const sys::Clock& clock,
+                                       std::uint32_t host_tsc_khz);
 /// kvmclock where it stopped.
 [[nodiscard]] Status resume_kvmclock(const kvm::Vm& vm, const ClockMoment& saved);
 

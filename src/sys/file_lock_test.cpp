@@ -1,12 +1,11 @@
+#include "sys/directory_watch.h"
 #include "sys/file_lock.h"
 
-#include "sys/directory_watch.h"
-
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <optional>
-#include <unistd.h>
 
 namespace godwit::sys {
 namespace {

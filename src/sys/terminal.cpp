@@ -46,7 +46,7 @@ void restore_and_end(int number) {
     if (raw >= 0) {
         ::tcsetattr(raw, TCSANOW, &settings_to_restore);
     }
-    struct sigaction standard {};
+    struct sigaction standard{};
     standard.sa_handler = SIG_DFL;
     ::sigaction(number, &standard, nullptr);
     ::raise(number);
@@ -84,7 +84,7 @@ Result<RawTerminal> RawTerminal::enter(const Fd& fd) {
     saved->settings = present;
     settings_to_restore = saved->settings;
     terminal_to_restore.store(saved->fd.raw());
-    struct sigaction restoring {};
+    struct sigaction restoring{};
     restoring.sa_handler = restore_and_end;
     for (std::size_t i = 0; i < ending_signals.size(); ++i) {
         ::sigaction(ending_signals[i], &restoring, &saved->actions[i]);

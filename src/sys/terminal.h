@@ -15,8 +15,8 @@ namespace godwit::sys {
 /// A second descriptor of standard input (0), output (1) or error (2).
 [[nodiscard]] Result<Fd> standard_stream(int number);
 
-/// Puts a terminal into raw mode and back: on destruction and, while it lives, when SIGHUP, SIGTERM,
-/// SIGINT or SIGQUIT ends the process. At most one at a time.
+/// Puts a terminal into raw mode and back: on destruction and, while it lives, when SIGHUP,
+/// SIGTERM, SIGINT or SIGQUIT ends the process. At most one at a time.
 class RawTerminal {
   public:
     [[nodiscard]] static Result<RawTerminal> enter(const Fd& fd);

@@ -3,13 +3,12 @@
 #include "machine/boot/pvh_elf.h"
 #include "machine/testing/guest_image.h"
 
-#include <gtest/gtest.h>
-
 #include <asm/bootparam.h>
 
-#include <cstring>
-
 #include <elf.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
 
 namespace godwit::machine::boot {
 namespace {
@@ -144,7 +143,8 @@ TEST_F(BootTest, bzimage_is_loaded_with_zero_page_and_page_tables) {
     EXPECT_EQ(params.acpi_rsdp_addr, rsdp.value);
     EXPECT_EQ(params.hdr.cmd_line_ptr, command_line_address.value);
     EXPECT_GE(params.e820_entries, 4);
-    EXPECT_EQ(*memory_->load<std::uint64_t>(page_tables_address), page_tables_address.value + 0x1003);
+    EXPECT_EQ(*memory_->load<std::uint64_t>(page_tables_address),
+              page_tables_address.value + 0x1003);
     EXPECT_EQ(*memory_->load<std::uint64_t>(Gpa{page_tables_address.value + 0x2008}), 0x20'0083U);
 }
 

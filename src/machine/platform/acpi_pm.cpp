@@ -11,8 +11,9 @@ namespace godwit::machine::platform {
 
 namespace {
 constexpr std::uint16_t power_button = 1U << 8U;
-/// Status and enable bits that exist: timer carry is not reported, global lock, power button.
-constexpr std::uint16_t event_bits = power_button | (1U << 5U);
+/// Bits a status or enable register has: timer, global lock, power button, sleep button, clock.
+/// Only the power button is ever set; the others exist because kernels read back what they enable.
+constexpr std::uint16_t event_bits = 0x0721;
 constexpr std::uint16_t control_sci_enable = 1U << 0U;
 constexpr std::uint16_t control_sleep_enable = 1U << 13U;
 constexpr unsigned control_sleep_type_shift = 10;

@@ -50,6 +50,11 @@ TEST_F(AcpiPmTest, power_button_raises_the_sci_when_enabled_and_is_cleared_by_on
     EXPECT_EQ(in<std::uint16_t>(0), 0);
 }
 
+TEST_F(AcpiPmTest, every_fixed_event_can_be_enabled_and_read_back) {
+    out<std::uint16_t>(2, 0xFFFF);
+    EXPECT_EQ(in<std::uint16_t>(2), 0x0721);
+}
+
 TEST_F(AcpiPmTest, sleep_type_five_with_enable_powers_off) {
     out<std::uint16_t>(4, 5U << 10U);
     EXPECT_TRUE(stops_.empty());

@@ -1,0 +1,273 @@
+/// pause, resume, stop, balloon and disk refresh; snapshot and exchange.
+
+#include "cli/commands.h"
+#include "cli/run_flags.h"
+#include "cli/size_text.h"
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <memory>
+
+namespace godwit::cli {
+
+namespace {
+
+using control::Json;
+using control::number_member;
+using control::text_member;
+
+Result<DaemonClient> daemon_for(const Session& session, const std::string& name) {
+    GODWIT_TRY(control::check_machine_name(name));
+    return session.daemon();
+}
+
+/// A request that is answered at once; prints the machine.
+ExitCode put_and_print(const Session& session,
+                       const std::string& name,
+                       const std::string& action,
+                       const Json& body,
+                       const std::string& text) {
+    const Result<DaemonClient> daemon = daemon_for(session, name);
+    const Result<Json> answer = daemon.has_value()
+                                    ? daemon->put("/api/v1/machines/" + name + "/" + action, body)
+                                    : Result<Json>(daemon.error());
+    if (!answer.has_value()) {
+        return session.fail(answer.error());
+    }
+    session.print(*answer, text);
+    return ExitCode::done;
+}
+
+/// Starts an operation and follows it; prints its result with `text_of`.
+ExitCode operate(const Session& session,
+                 const std::string& name,
+                 const std::string& action,
+                 const Json& body,
+                 std::string (*text_of)(const Json& result)) {
+    const Result<DaemonClient> daemon = daemon_for(session, name);
+    Result<Json> operation = daemon.has_value()
+                                 ? daemon->put("/api/v1/machines/" + name + "/" + action, body)
+                                 : Result<Json>(daemon.error());
+    if (operation.has_value()) {
+        operation = follow(session, *daemon, std::move(*operation));
+    }
+    if (!operation.has_value()) {
+        return session.fail(operation.error());
+    }
+    const ExitCode code = exit_code_of_operation(*operation);
+    const Json& result = (*operation)["result"];
+    if (code == ExitCode::done) {
+        session.print(result, text_of(result));
+        return code;
+    }
+    if (session.json && result.is_object()) {
+        session.print(result, "");
+    }
+    return session.fail(control::error_of((*operation)["error"]), code);
+}
+
+struct StopCommand {
+    std::string name;
+    bool force = false;
+    std::uint64_t timeout_seconds = 30;
+};
+
+std::string stopped_text(const Json& result) {
+    return text_member(result, "name") + " has ended: " + text_member(result, "reason") + "\n";
+}
+
+void add_stop(CLI::App& app, Invocation& invocation) {
+    auto command = std::make_shared<StopCommand>();
+    CLI::App* const stop =
+        app.add_subcommand("stop", "End a machine: by its power button, or at once");
+    stop->add_option("NAME", command->name, "Name of the machine")->required();
+    stop->add_flag("--force", command->force, "End it at once, as if its power failed");
+    stop->add_option("--timeout",
+                     command->timeout_seconds,
+                     "Wait so many seconds for the guest (default 30)")
+        ->type_name("S")
+        ->check(CLI::Range(1, 86'400).description(""));
+    stop->footer("Examples:\n  godwit stop web1\n  godwit stop web1 --timeout 120\n  godwit stop "
+                 "web1 --force");
+    stop->callback([command, &invocation] {
+        invocation.action = [command, &invocation] {
+            const Json body{{"force", command->force}, {"timeout_s", command->timeout_seconds}};
+            return operate(invocation.session, command->name, "stop", body, stopped_text);
+        };
+    });
+}
+
+void add_simple(
+    CLI::App& app, Invocation& invocation, const char* action, const char* help, const char* done) {
+    auto name = std::make_shared<std::string>();
+    CLI::App* const added = app.add_subcommand(action, help);
+    added->add_option("NAME", *name, "Name of the machine")->required();
+    added->footer(std::string("Examples:\n  godwit ") + action + " web1");
+    added->callback([name, &invocation, action, done] {
+        invocation.action = [name, &invocation, action, done] {
+            return put_and_print(
+                invocation.session, *name, action, Json::object(), *name + " " + done + "\n");
+        };
+    });
+}
+
+struct BalloonCommand {
+    std::string name;
+    std::string size;
+};
+
+ExitCode set_balloon(const Session& session, const BalloonCommand& command) {
+    const Result<std::uint64_t> bytes = parse_size(command.size);
+    if (!bytes.has_value()) {
+        return session.fail(bytes.error());
+    }
+    return put_and_print(session,
+                         command.name,
+                         "balloon",
+                         {{"bytes", *bytes}},
+                         command.name + " is asked to give " + size_text(*bytes) + " back\n");
+}
+
+void add_balloon(CLI::App& app, Invocation& invocation) {
+    auto command = std::make_shared<BalloonCommand>();
+    CLI::App* const balloon = app.add_subcommand("balloon", "Ask a guest to give memory back");
+    balloon->add_option("NAME", command->name, "Name of the machine")->required();
+    balloon
+        ->add_option(
+            "SIZE", command->size, "How much it shall have given back, like 512M; 0: nothing")
+        ->required();
+    balloon->footer("Examples:\n  godwit balloon web1 512M\n  godwit balloon web1 0");
+    balloon->callback([command, &invocation] {
+        invocation.action = [command, &invocation] {
+            return set_balloon(invocation.session, *command);
+        };
+    });
+}
+
+struct DiskCommand {
+    std::string name;
+    std::string disk;
+};
+
+ExitCode refresh_disk(const Session& session, const DiskCommand& command) {
+    const bool good =
+        !command.disk.empty() &&
+        command.disk.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == std::string::npos;
+    if (!good) {
+        return session.fail(
+            Error(ErrorCode::invalid_argument,
+                  "'" + command.disk + "' is no disk; disks are disk0, disk1, ..."));
+    }
+    return put_and_print(session,
+                         command.name,
+                         "disks/" + command.disk + "/refresh",
+                         Json::object(),
+                         command.name + " knows the present size of " + command.disk + "\n");
+}
+
+void add_disk(CLI::App& app, Invocation& invocation) {
+    CLI::App* const disk = app.add_subcommand("disk", "Work on the disks of a machine");
+    disk->require_subcommand(1);
+    disk->fallthrough();
+    auto command = std::make_shared<DiskCommand>();
+    CLI::App* const refresh =
+        disk->add_subcommand("refresh", "Tell the guest that a disk has changed its size");
+    refresh->add_option("NAME", command->name, "Name of the machine")->required();
+    refresh->add_option("DISK", command->disk, "disk0 is the first one")->required();
+    refresh->footer("Examples:\n  truncate -s 20G db.img && godwit disk refresh db1 disk0");
+    refresh->callback([command, &invocation] {
+        invocation.action = [command, &invocation] {
+            return refresh_disk(invocation.session, *command);
+        };
+    });
+}
+
+std::string snapshot_text(const Json& result) {
+    return text_member(result, "machine") + " is written to " + text_member(result, "directory") +
+           ": " + size_text(number_member(result, "ram_bytes")) + " memory, of which " +
+           std::to_string(number_member(result, "written_bytes")) + " bytes were not zero\n";
+}
+
+std::string exchange_text(const Json& report) {
+    const Json builds = report.contains("build_ids") ? report["build_ids"] : Json();
+    const auto build = [&](std::size_t index) {
+        return builds.is_array() && builds.size() > index && builds[index].is_string()
+                   ? builds[index].get<std::string>().substr(0, 12)
+                   : std::string("?");
+    };
+    return text_member(report, "machine") + " runs in its new VMM (build " + build(0) + " -> " +
+           build(1) + "); it stood still for " +
+           duration_text(static_cast<std::int64_t>(number_member(report, "blackout_us"))) + ", " +
+           std::to_string(number_member(report, "guest_bytes_copied")) +
+           " bytes of its memory were copied\n";
+}
+
+struct SnapshotCommand {
+    std::string name;
+    std::string directory;
+};
+
+struct ExchangeCommand {
+    std::string name;
+    std::string program;
+    std::uint64_t deadline_ms = 5'000;
+};
+
+} // namespace
+
+void add_control_commands(CLI::App& app, Invocation& invocation) {
+    add_simple(app, invocation, "pause", "Let a guest stand still", "stands still");
+    add_simple(app, invocation, "resume", "Let a paused guest go on", "runs");
+    add_stop(app, invocation);
+    add_balloon(app, invocation);
+    add_disk(app, invocation);
+}
+
+void add_handover_commands(CLI::App& app, Invocation& invocation) {
+    auto shot = std::make_shared<SnapshotCommand>();
+    CLI::App* const snapshot = app.add_subcommand("snapshot", "Write a machine to files");
+    snapshot->add_option("NAME", shot->name, "Name of the machine")->required();
+    snapshot->add_option("DIR", shot->directory, "Directory to make; disks are not copied")
+        ->required();
+    snapshot->footer("Examples:\n  godwit snapshot web1 /var/backups/web1");
+    snapshot->callback([shot, &invocation] {
+        invocation.action = [shot, &invocation] {
+            const Json body{{"directory", absolute_path(shot->directory)}};
+            return operate(invocation.session, shot->name, "snapshot", body, snapshot_text);
+        };
+    });
+
+    auto command = std::make_shared<ExchangeCommand>();
+    CLI::App* const exchange =
+        app.add_subcommand("exchange", "Put a new VMM under a running guest");
+    exchange->add_option("NAME", command->name, "Name of the machine")->required();
+    exchange
+        ->add_option(
+            "--to", command->program, "The new godwit-vmm (default: the one beside godwitd)")
+        ->type_name("PATH");
+    exchange
+        ->add_option("--deadline-ms",
+                     command->deadline_ms,
+                     "Longest time from the guest's stop until the new VMM runs it (default 5000)")
+        ->type_name("MS")
+        ->check(CLI::Range(1, 600'000).description(""));
+    exchange->footer(
+        "Ends in a report. If anything fails before the guest has changed its owner, it runs\n"
+        "on where it was (exit code 1). Ctrl-C cancels.\n"
+        "\n"
+        "Examples:\n"
+        "  godwit exchange web1\n"
+        "  godwit exchange web1 --to /opt/godwit/bin/godwit-vmm --json");
+    exchange->callback([command, &invocation] {
+        invocation.action = [command, &invocation] {
+            Json body{{"deadline_ms", command->deadline_ms}};
+            if (!command->program.empty()) {
+                body["program"] = absolute_path(command->program);
+            }
+            return operate(invocation.session, command->name, "exchange", body, exchange_text);
+        };
+    });
+}
+
+} // namespace godwit::cli
