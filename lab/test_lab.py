@@ -106,6 +106,15 @@ class RunTest(LabTest):
         self.assertEqual((done.returncode, done.stdout), (0, "hello\nhello\ntwo words\n"))
         self.assertEqual((self.folder / "out" / "copy").read_bytes(), blob)
 
+    def test_clock_runs_as_fast_as_ours(self) -> None:
+        process = subprocess.Popen([LAB, "run", "--", "sh", "-c", "cat /proc/uptime; sleep 2; cat /proc/uptime"],
+                                   stdout=subprocess.PIPE, text=True)
+        lines = [(line, time.monotonic()) for line in process.stdout or []]
+        process.wait(timeout=60)
+        theirs = float(lines[1][0].split()[0]) - float(lines[0][0].split()[0])
+        ours = lines[1][1] - lines[0][1]
+        self.assertAlmostEqual(theirs / ours, 1, delta=0.25)
+
     def test_results_larger_than_a_socket_are_complete(self) -> None:
         for _ in range(4):
             done = lab("run", "--out", str(self.folder / "out"), "--", "sh", "-c",

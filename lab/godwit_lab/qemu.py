@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import tsc
 from .errors import EXIT_SETUP, LabError
 from .layout import Variant
 from .rootfs import Assets
@@ -209,7 +210,7 @@ class Machine:
             "-object", f"memory-backend-file,id=ram,size={variant.memory_mib}M,mem-path={ram},share={share}",
             "-machine", "q35,memory-backend=ram",
             "-kernel", str(assets.vmlinux), "-initrd", str(assets.host_initramfs),
-            "-append", KERNEL_COMMAND_LINE,
+            "-append", KERNEL_COMMAND_LINE + (f" tsc_early_khz={tsc.khz()}" if frozen_state is None else ""),
             # A new id in every process: the kernel reseeds its random numbers when it sees it change.
             "-device", "vmgenid,guid=auto",
             "-chardev", f"file,id=console,path={self._path(self.console)}", "-serial", "chardev:console",
