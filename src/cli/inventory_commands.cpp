@@ -75,7 +75,8 @@ std::string info_text(const Json& machine) {
     table.add({"vmm build", text_member(vmm, "build_id")});
     table.add({"owner epoch", std::to_string(number_member(vmm, "epoch"))});
     table.add({"up", up_text(number_member(vmm, "uptime_s"))});
-    for (const auto& [port, path] : member(machine, "consoles").items()) {
+    const Json consoles = member(machine, "consoles");
+    for (const auto& [port, path] : consoles.items()) {
         table.add({"console " + port, path.is_string() ? path.get<std::string>() : ""});
     }
     const Json spec = member(machine, "spec");
