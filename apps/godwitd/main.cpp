@@ -29,13 +29,13 @@ void handle_signals() {
     ::sigaction(SIGHUP, &action, nullptr);
 }
 
-godwit::Status serve(const godwit::control::DaemonOptions& options, int ready_fd) {
+godwit::Status serve(const godwit::control::DaemonOptions& options, int ready_number) {
     stop_request.emplace(GODWIT_TRY(godwit::sys::EventFd::create()));
     handle_signals();
     godwit::sys::Fd ready;
-    if (ready_fd >= 0) {
+    if (ready_number >= 0) {
         // The copy is close-on-exec; what was inherited is not.
-        const godwit::sys::Fd inherited(ready_fd);
+        const godwit::sys::Fd inherited(ready_number);
         ready = GODWIT_TRY(inherited.duplicate());
     }
     return godwit::control::run_daemon(options, *stop_request, std::move(ready));
@@ -46,7 +46,7 @@ godwit::Status serve(const godwit::control::DaemonOptions& options, int ready_fd
 int main(int argc, char** argv) {
     godwit::control::DaemonOptions options;
     std::int64_t idle_seconds = 0;
-    int ready_fd = -1;
+    int ready_number = -1;
     std::string level = "info";
     CLI::App app(
         "The host daemon of Godwit: supervises the virtual machines of this host and serves the "
@@ -63,7 +63,8 @@ int main(int argc, char** argv) {
                    idle_seconds,
                    "End after so many seconds without machines and requests; 0: never")
         ->check(CLI::Range(0, 86'400));
-    app.add_option("--ready-fd", ready_fd, "Descriptor told in one JSON line when the API is up");
+    app.add_option(
+        "--ready-fd", ready_number, "Descriptor told in one JSON line when the API is up");
     app.add_option("--log-level", level, "debug, info, warn or error");
     bool foreground = true;
     app.add_flag("--foreground", foreground, "Stay in the foreground; it always does");
@@ -71,7 +72,7 @@ int main(int argc, char** argv) {
 
     options.exit_when_idle = std::chrono::seconds(idle_seconds);
     godwit::log::configure("godwitd", godwit::log::level_named(level));
-    const godwit::Status ended = serve(options, ready_fd);
+    const godwit::Status ended = serve(options, ready_number);
     if (!ended.has_value()) {
         std::fprintf(stderr, "godwitd: %s\n", ended.error().to_string().c_str());
         return 1;

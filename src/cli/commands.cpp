@@ -5,7 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include <cstdio>
+#include <algorithm>
 #include <cstring>
 
 namespace godwit::cli {
@@ -40,35 +40,41 @@ std::unique_ptr<CLI::App> describe_cli(Invocation& invocation) {
     return app;
 }
 
+namespace {
+
+/// What a mistake on the command line is answered with.
+std::string mistake_text(bool json, const std::string& what) {
+    if (!json) {
+        return "godwit: " + what + "\nTry --help.\n";
+    }
+    const Error error(ErrorCode::invalid_argument, what);
+    return control::json_text({{"error", control::json_of(error)}}) + "\n";
+}
+
+} // namespace
+
+ExitCode parse_cli(CLI::App& app, int argc, const char* const* argv) {
+    // Looked for by hand, because it may stand behind the mistake.
+    const bool json = std::any_of(
+        argv, argv + argc, [](const char* word) { return std::strcmp(word, "--json") == 0; });
+    app.failure_message([json](const CLI::App*, const CLI::Error& error) {
+        return mistake_text(json, error.what());
+    });
+    const auto parsed = [&]() -> int {
+        CLI11_PARSE(app, argc, argv);
+        return 0;
+    };
+    return parsed() == 0 ? ExitCode::done : ExitCode::usage;
+}
+
 int run_cli(int argc, const char* const* argv) {
     Invocation invocation;
     const std::unique_ptr<CLI::App> app = describe_cli(invocation);
-    try {
-        app->parse(argc, argv);
-    } catch (const CLI::Success& help) {
-        return app->exit(help);
-    } catch (const CLI::ParseError& error) {
-        // The flag may stand behind the mistake.
-        for (int i = 1; i < argc; ++i) {
-            invocation.session.json =
-                invocation.session.json || std::strcmp(argv[i], "--json") == 0;
-        }
-        std::string text = error.what();
-        if (!invocation.session.json) {
-            text += "\nTry --help.";
-        }
-        std::fprintf(
-            stderr,
-            "%s\n",
-            invocation.session.json
-                ? control::json_text(
-                      {{"error", control::json_of(Error(ErrorCode::invalid_argument, text))}})
-                      .c_str()
-                : ("godwit: " + text).c_str());
-        return static_cast<int>(ExitCode::usage);
+    const ExitCode parsed = parse_cli(*app, argc, argv);
+    if (parsed != ExitCode::done || !invocation.action) {
+        return static_cast<int>(parsed); // A mistake, or help was asked for and given.
     }
-    return invocation.action ? static_cast<int>(invocation.action())
-                             : static_cast<int>(ExitCode::usage);
+    return static_cast<int>(invocation.action());
 }
 
 } // namespace godwit::cli

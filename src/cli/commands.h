@@ -31,6 +31,9 @@ void add_generators(CLI::App& app, Invocation& invocation); ///< completion, gen
 /// The whole command line.
 [[nodiscard]] std::unique_ptr<CLI::App> describe_cli(Invocation& invocation);
 
+/// Parses; mistakes and asked-for help are printed. Help is no mistake but leaves no action.
+[[nodiscard]] ExitCode parse_cli(CLI::App& app, int argc, const char* const* argv);
+
 /// Parses and runs; the exit code of the program.
 [[nodiscard]] int run_cli(int argc, const char* const* argv);
 

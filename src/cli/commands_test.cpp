@@ -69,9 +69,8 @@ int parsed(std::vector<const char*> arguments) {
     Invocation invocation;
     const std::unique_ptr<CLI::App> app = describe_cli(invocation);
     arguments.insert(arguments.begin(), "godwit");
-    try {
-        app->parse(static_cast<int>(arguments.size()), arguments.data());
-    } catch (const CLI::ParseError&) {
+    const auto count = static_cast<int>(arguments.size());
+    if (parse_cli(*app, count, arguments.data()) != ExitCode::done) {
         return -1;
     }
     return invocation.action ? (invocation.session.json ? 2 : 1) : 0;

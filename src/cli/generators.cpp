@@ -16,8 +16,8 @@ namespace godwit::cli {
 namespace {
 
 ExitCode write_manual(const Session& session, const CLI::App& app, const std::string& directory) {
-    std::error_code failure;
-    std::filesystem::create_directories(directory, failure);
+    std::error_code error;
+    std::filesystem::create_directories(directory, error);
     for (const auto& [file, text] : manual_pages(app)) {
         const Status written = sys::write_file_atomically(directory + "/" + file, text);
         if (!written.has_value()) {

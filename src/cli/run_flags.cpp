@@ -55,9 +55,9 @@ std::string absolute_path(const std::string& path) {
     if (path.empty()) {
         return path;
     }
-    std::error_code failure;
-    const std::filesystem::path whole = std::filesystem::absolute(path, failure);
-    return failure ? path : whole.lexically_normal().string();
+    std::error_code error;
+    const std::filesystem::path whole = std::filesystem::absolute(path, error);
+    return error ? path : whole.lexically_normal().string();
 }
 
 Result<machine::DiskSpec> parse_disk(std::string_view text) {

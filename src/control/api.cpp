@@ -298,7 +298,8 @@ Result<Json> read_balloon(const Json& body) {
     GODWIT_TRY(object.finish());
     if (bytes % 4096 != 0) {
         return Error(ErrorCode::invalid_argument,
-                     "$.bytes: must be a multiple of 4096, not " + std::to_string(bytes));
+                     "request: /bytes is " + std::to_string(bytes) +
+                         ": must be a multiple of 4096");
     }
     return Json{{"bytes", bytes}};
 }
@@ -340,7 +341,7 @@ Result<Supervisor::RestoreRequest> read_restore(const Json& body) {
     request.copy_ram = GODWIT_TRY(object.flag("copy_ram", false));
     GODWIT_TRY(object.finish());
     if (!request.name.empty()) {
-        GODWIT_TRY(check_machine_name(request.name).with_context("$.name"));
+        GODWIT_TRY(check_machine_name(request.name).with_context("request: /name"));
     }
     return request;
 }

@@ -81,7 +81,8 @@ std::string json_text(const Json& value) {
 Result<JsonObject> JsonObject::of(const Json& value, std::string path) {
     if (!value.is_object()) {
         return Error(ErrorCode::invalid_argument,
-                     path + ": must be an object, not " + shortened(json_text(value)));
+                     "request: " + path + (path.empty() ? "" : " ") + "must be an object, not " +
+                         shortened(json_text(value)));
     }
     return JsonObject(value, std::move(path));
 }
@@ -96,12 +97,13 @@ Error JsonObject::wrong(std::string_view name, std::string_view expected) const 
     const auto found = value_->find(name);
     const std::string shown = found == value_->end() ? "nothing" : shortened(json_text(*found));
     return Error(ErrorCode::invalid_argument,
-                 path_ + "." + std::string(name) + ": must be " + std::string(expected) + ", not " +
-                     shown);
+                 "request: " + path_ + "/" + std::string(name) + " is " + shown + ": must be " +
+                     std::string(expected));
 }
 
 Error JsonObject::missing(std::string_view name) const {
-    return Error(ErrorCode::invalid_argument, path_ + "." + std::string(name) + ": is missing");
+    return Error(ErrorCode::invalid_argument,
+                 "request: " + path_ + "/" + std::string(name) + ": is missing");
 }
 
 Result<std::optional<std::string>> JsonObject::text(std::string_view name, std::size_t bytes_max) {
@@ -161,7 +163,7 @@ Status JsonObject::finish() const {
     for (const auto& [name, value] : value_->items()) {
         if (!asked_.contains(name)) {
             return Error(ErrorCode::invalid_argument,
-                         path_ + "." + shortened(name) + ": is not known here");
+                         "request: " + path_ + "/" + shortened(name) + ": is not known here");
         }
     }
     return ok();
@@ -186,12 +188,28 @@ std::uint64_t number_member(const Json& object, std::string_view name, std::uint
     return found == object.end() ? otherwise : whole_number(*found).value_or(otherwise);
 }
 
+namespace {
+
+/// The JSON pointer (RFC 6901) with which errors about documents begin, if this is one.
+std::string_view pointer_in(std::string_view message) {
+    for (const std::string_view subject : {"request: ", "machine document: "}) {
+        const std::size_t found = message.find(subject);
+        if (found == std::string_view::npos) {
+            continue;
+        }
+        const std::string_view rest = message.substr(found + subject.size());
+        return rest.starts_with('/') ? rest.substr(0, rest.find_first_of(" :")) : "";
+    }
+    return {};
+}
+
+} // namespace
+
 Json json_of(const Error& error) {
     Json body{{"code", name_of(error.code())}, {"message", error.to_string()}};
-    const std::string& message = error.to_string();
-    const std::size_t end = message.find(": ");
-    if (message.starts_with('$') && end != std::string::npos) {
-        body["path"] = message.substr(0, end);
+    const std::string_view pointer = pointer_in(error.to_string());
+    if (!pointer.empty()) {
+        body["path"] = pointer;
     }
     return body;
 }

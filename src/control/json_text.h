@@ -3,7 +3,8 @@
 /// Reading and writing JSON that comes from, or goes to, somebody else.
 ///
 /// parse_json() refuses text over its limits before anything recursive sees it; JsonObject reads
-/// the members of one object strictly and names the JSON path in its errors ("$.timeout_s: ...").
+/// the members of one object strictly and names the place in its
+/// errors ("request: /timeout_s is 0: ...").
 /// Answers of a VMM are read leniently with text_member() and number_member(). Any thread; values.
 
 #include "base/result.h"
@@ -36,7 +37,7 @@ class JsonObject {
   public:
     /// `path` names the object in errors. invalid_argument if `value` is not an object; it must
     /// outlive the reader.
-    [[nodiscard]] static Result<JsonObject> of(const Json& value, std::string path = "$");
+    [[nodiscard]] static Result<JsonObject> of(const Json& value, std::string path = "");
 
     [[nodiscard]] Result<std::optional<std::string>> text(std::string_view name,
                                                           std::size_t bytes_max);

@@ -27,11 +27,11 @@ TEST(json_object, reads_what_is_there_and_names_what_is_wrong) {
 
     const Result<std::uint64_t> over = object.required_number("count", {.max = 6});
     ASSERT_FALSE(over.has_value());
-    EXPECT_EQ(over.error().to_string(), "$.count: must be a whole number from 0 to 6, not 7");
+    EXPECT_EQ(over.error().to_string(), "request: /count is 7: must be a whole number from 0 to 6");
     EXPECT_FALSE(object.text("name", 3).has_value());
     EXPECT_FALSE(object.flag("name", false).has_value());
     EXPECT_FALSE(object.required_number("name", {}).has_value());
-    EXPECT_EQ(json_of(object.required_text("absent", 8).error())["path"], "$.absent");
+    EXPECT_EQ(json_of(object.required_text("absent", 8).error())["path"], "/absent");
 }
 
 TEST(json_object, leftover_member_is_refused) {
@@ -40,7 +40,7 @@ TEST(json_object, leftover_member_is_refused) {
     EXPECT_TRUE(object.text("name", 8).has_value());
     const Status finished = object.finish();
     ASSERT_FALSE(finished.has_value());
-    EXPECT_EQ(finished.error().to_string(), "$.nmae: is not known here");
+    EXPECT_EQ(finished.error().to_string(), "request: /nmae: is not known here");
     EXPECT_FALSE(JsonObject::of(Json(3)).has_value());
 }
 
@@ -60,6 +60,9 @@ TEST(error_documents, go_there_and_back) {
     EXPECT_EQ(back.code(), ErrorCode::busy);
     EXPECT_EQ(back.to_string(), "in use");
     EXPECT_FALSE(json_of(error).contains("path"));
+    const Error in_document(ErrorCode::invalid_argument,
+                            "machine document: /disks/1/queues is 99: no");
+    EXPECT_EQ(json_of(in_document)["path"], "/disks/1/queues");
     EXPECT_EQ(error_of(Json("nonsense")).code(), ErrorCode::internal);
 }
 

@@ -1,11 +1,10 @@
 #include "control/machine_document.h"
 
 #include "machine/machine_spec.h"
-
-#include <sys/random.h>
+#include "sys/entropy.h"
 
 #include <array>
-#include <cerrno>
+#include <span>
 
 namespace godwit::control {
 
@@ -23,9 +22,7 @@ MachineDocument document_of(const machine::MachineSpec& spec) {
 
 Result<std::string> fresh_uuid() {
     std::array<unsigned char, 16> bytes{};
-    if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-        return Error::from_errno(errno, "draw a random number");
-    }
+    GODWIT_TRY(sys::system_random().random_bytes(std::as_writable_bytes(std::span(bytes))));
     bytes[6] = static_cast<unsigned char>((bytes[6] & 0x0FU) | 0x40U); // RFC 9562, section 5.4
     bytes[8] = static_cast<unsigned char>((bytes[8] & 0x3FU) | 0x80U);
     std::string text;

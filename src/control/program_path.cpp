@@ -11,9 +11,9 @@ std::string program_path(const char* variable, const std::string& name) {
     if (chosen != nullptr && *chosen != '\0') {
         return chosen;
     }
-    std::error_code failure;
-    const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failure);
-    return failure ? name : (self.parent_path() / name).string();
+    std::error_code error;
+    const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+    return error ? name : (self.parent_path() / name).string();
 }
 
 } // namespace godwit::control

@@ -37,6 +37,15 @@ Error path_too_long(const std::string& path) {
                      " is the limit; choose a shorter GODWIT_RUN_DIR or machine name");
 }
 
+Error error_from(const std::error_code& failure, const std::string& what) {
+    const bool denied = failure == std::errc::permission_denied;
+    const bool missing = failure == std::errc::no_such_file_or_directory;
+    return Error(denied    ? ErrorCode::permission_denied
+                 : missing ? ErrorCode::not_found
+                           : ErrorCode::io,
+                 what + ": " + failure.message());
+}
+
 Status make_directory(const std::string& path) {
     if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) {
         return ok();
@@ -156,7 +165,7 @@ Result<std::vector<std::string>> RunDirectory::list_machines() const {
         }
     }
     if (failure) {
-        return Error::from_errno(failure.value(), "list '" + machines() + "'");
+        return error_from(failure, "list '" + machines() + "'");
     }
     std::ranges::sort(names);
     return names;
@@ -179,7 +188,7 @@ Result<std::vector<std::string>> RunDirectory::list_instances(std::string_view n
         }
     }
     if (failure) {
-        return Error::from_errno(failure.value(), "list '" + machine(name) + "'");
+        return error_from(failure, "list '" + machine(name) + "'");
     }
     std::ranges::sort(ids);
     return ids;
@@ -197,7 +206,7 @@ Status RunDirectory::remove_machine(std::string_view name) const {
     std::error_code failure;
     fs::remove_all(machine(name), failure);
     if (failure) {
-        return Error::from_errno(failure.value(), "remove '" + machine(name) + "'");
+        return error_from(failure, "remove '" + machine(name) + "'");
     }
     return ok();
 }

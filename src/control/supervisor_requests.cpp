@@ -28,7 +28,7 @@ constexpr std::uint64_t snapshot_bytes_per_ms_min = 16 * 1024;
 Status check_directory_path(const std::string& path) {
     if (!std::filesystem::path(path).is_absolute()) {
         return Error(ErrorCode::invalid_argument,
-                     "$.directory: must be an absolute path, not '" + path + "'");
+                     "request: /directory is '" + path + "': must be an absolute path");
     }
     return ok();
 }
@@ -217,7 +217,7 @@ Result<std::uint64_t> Supervisor::exchange(const std::string& name, ExchangeRequ
         request.program = parts_.vmm_program;
     } else if (!std::filesystem::path(request.program).is_absolute()) {
         return Error(ErrorCode::invalid_argument,
-                     "$.program: must be an absolute path, not '" + request.program + "'");
+                     "request: /program is '" + request.program + "': must be an absolute path");
     }
     if (::access(request.program.c_str(), X_OK) != 0) {
         return Error::from_errno(errno, "use '" + request.program + "' as the new godwit-vmm");

@@ -32,7 +32,7 @@ Result<std::uint64_t> Supervisor::restore(const RestoreRequest& request) {
     const std::string& directory = request.directory;
     if (!std::filesystem::path(directory).is_absolute()) {
         return Error(ErrorCode::invalid_argument,
-                     "$.directory: must be an absolute path, not '" + directory + "'");
+                     "request: /directory is '" + directory + "': must be an absolute path");
     }
     Result<std::string> text = sys::read_file(directory + snapshot_document, spec_bytes_max);
     if (!text.has_value()) {

@@ -1,10 +1,10 @@
 #include "control/vmm_instance.h"
 
 #include "base/log.h"
+#include "sys/entropy.h"
 #include "sys/stream.h"
 
 #include <sys/epoll.h>
-#include <sys/random.h>
 
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <csignal>
 
 namespace godwit::control {
@@ -61,9 +60,7 @@ arguments_of(const RunDirectory& run, const VmmLaunch& options, const std::strin
 
 Result<std::string> fresh_instance_id() {
     std::uint32_t number = 0;
-    if (::getrandom(&number, sizeof(number), 0) != static_cast<ssize_t>(sizeof(number))) {
-        return Error::from_errno(errno, "draw a random number");
-    }
+    GODWIT_TRY(sys::system_random().random_bytes(std::as_writable_bytes(std::span(&number, 1))));
     std::string text(8, '0');
     for (char& digit : text) {
         digit = "0123456789abcdef"[number & 0xFU];
