@@ -1,14 +1,15 @@
 // Keeps one idle virtual machine with one vCPU open on a lab host, for as long as the host lives.
 //
 // Creating the first machine and destroying the last one makes KVM switch static keys, and the
-// kernel then rewrites its own code, in places as hot as the scheduler. QEMU before 8.1 can lose such
-// a write against a translation of the same code running on another emulated CPU (fixed there by
-// "accel/tcg: Always lock pages before translation"); that CPU then executes an old int3 for ever.
-// With a machine always open the keys stay on and nothing is rewritten.
-#include <fcntl.h>
+// kernel then rewrites its own code, in places as hot as the scheduler. QEMU before 8.1 can lose
+// such a write against a translation of the same code running on another emulated CPU (fixed there
+// by "accel/tcg: Always lock pages before translation"); that CPU then executes an old int3 for
+// ever. With a machine always open the keys stay on and nothing is rewritten.
 #include <linux/kvm.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
+
+#include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 int main(void) {
