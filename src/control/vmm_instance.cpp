@@ -201,6 +201,7 @@ void VmmInstance::connect_or_retry() {
     if (!done.has_value()) {
         trouble_ = done.error().to_string();
         retry_later();
+        watcher_.vmm_changed(*this);
     }
 }
 
@@ -217,8 +218,8 @@ Status VmmInstance::connect() {
             self->client_.reset();
             self->trouble_ = reason.to_string();
             if (self->alive_) {
+                // Mostly it ends and its pidfd tells so next; news only if it cannot be reached.
                 self->retry_later();
-                self->watcher_.vmm_changed(*self);
             }
         }
     };
@@ -274,7 +275,8 @@ void VmmInstance::refresh_status(Reply<void> done) {
              }
              if (!answer.has_value()) {
                  self->trouble_ = answer.error().to_string();
-                 if (self->alive_) {
+                 // Without a connection the next attempt to get one brings the news.
+                 if (self->alive_ && answer.error().code() != ErrorCode::peer_closed) {
                      self->retry_later();
                      self->watcher_.vmm_changed(*self);
                  }

@@ -1,0 +1,115 @@
+"""The whole host on /dev/kvm: godwit, godwitd and real godwit-vmm processes with beacon as the guest."""
+
+import json
+import os
+import signal
+import subprocess
+import unittest
+
+from host_fixture import BIN, PATIENCE_S, HostTest
+
+LOAD = "mem_set=8M mem_rate=2000 report_ms=200"
+
+
+class Machine(HostTest):
+    def setUp(self):
+        super().setUp()
+        self.environment["GODWIT_VMM"] = str(BIN / "godwit-vmm")
+        self.console = None
+
+    def clean(self):
+        if self.console is not None:
+            self.console.kill()
+            self.console.communicate()
+        super().clean()
+
+    def boot(self, name="b1", *more):
+        self.godwit("run", name, "--kernel", str(BIN / "beacon"), "--memory", "64M", "--cmdline", LOAD, *more)
+
+    def attach(self, name="b1"):
+        self.console = subprocess.Popen([BIN / "godwit", "console", name], env=self.environment, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def read_until(self, event):
+        for line in self.console.stdout:
+            if f'"event":"{event}"' in line:
+                return json.loads(line)
+        return self.fail(f"the console ended without '{event}'")
+
+    def finish(self):
+        """The guest checks all it has, says so and powers off; the console ends by itself."""
+        self.console.stdin.write("stop\n")
+        self.console.stdin.flush()
+        final = self.read_until("final")
+        self.assertTrue(final["ok"], final)
+        self.assertEqual(final["errors"], 0)
+        self.assertGreater(final["pages_verified"], 0)
+        self.console.stdin.close()
+        self.assertEqual(self.console.wait(PATIENCE_S), 0)
+        self.console.stdout.close()
+        self.console = None
+        self.assertEqual(json.loads(self.godwit("ps", "--json").stdout), {"machines": []})
+        self.assert_nothing_left()
+
+    def test_exchanges_under_an_attached_console(self):
+        self.boot()
+        self.attach()
+        self.read_until("report")
+        for program in ("godwit-vmm-next", "godwit-vmm"):
+            report = json.loads(self.godwit("exchange", "b1", "--to", str(BIN / program), "--json").stdout)
+            self.assertEqual((report["outcome"], report["guest_bytes_copied"]), ("done", 0), report)
+            self.assertNotEqual(*report["build_ids"])
+            self.read_until("report")
+            self.assertEqual(len(self.vmm_pids()), 1)
+        self.finish()
+
+    def test_successor_that_is_no_vmm_changes_nothing(self):
+        self.boot()
+        self.attach()
+        self.godwit("exchange", "b1", "--to", "/bin/true", code=1)
+        self.godwit("exchange", "b1", "--to", str(self.fake("hang-on-offer")), "--deadline-ms", "500", code=1)
+        self.read_until("report")
+        self.assertEqual(len(self.vmm_pids()), 1)
+        self.finish()
+
+    def test_killed_daemon_changes_nothing(self):
+        self.boot()
+        self.attach()
+        os.kill(self.ask("GET", "/api/v1/version")[1]["pid"], signal.SIGKILL)
+        self.assertEqual(json.loads(self.godwit("ps", "--json").stdout)["machines"][0]["state"], "running")
+        self.godwit("exchange", "b1")
+        self.read_until("report")
+        self.finish()
+
+    def test_snapshot_and_restored_copy(self):
+        self.boot()
+        self.attach()
+        self.read_until("report")
+        self.godwit("snapshot", "b1", str(self.root / "shot"))
+        self.finish()
+        self.godwit("restore", str(self.root / "shot"), "--name", "b2", "--copy-ram")
+        self.attach("b2")
+        self.read_until("report")
+        self.godwit("exchange", "b2")
+        self.read_until("report")
+        self.finish()
+
+    def test_refusals_of_the_vmm_come_through(self):
+        missing = self.godwit("run", "b1", "--kernel", "/missing/kernel", code=1).stderr
+        self.assertIn("/missing/kernel", missing)
+        disk = self.godwit("run", "b1", "--kernel", str(BIN / "beacon"), "--disk", "/missing/disk", code=1).stderr
+        self.assertIn("/missing/disk", disk)
+        tap = self.godwit("run", "b1", "--kernel", str(BIN / "beacon"), "--net", "tap=nosuchtap", code=1).stderr
+        self.assertIn("nosuchtap", tap)
+        self.godwit("run", "b1", "--kernel", str(BIN / "beacon"), "--memory", "1M", code=2)
+        self.assert_nothing_left()
+
+    def test_guest_without_a_power_button_is_stopped_by_force(self):
+        self.boot()
+        self.assertIn("still runs", self.godwit("stop", "b1", "--timeout", "1", code=1).stderr)
+        self.godwit("stop", "b1", "--force")
+        self.assert_nothing_left()
+
+
+if __name__ == "__main__":
+    unittest.main()
