@@ -8,10 +8,11 @@
 #include <cstring>
 #include <string>
 
-// An executable may define this symbol to tell its build apart ("next"); see apps/godwit-vmm. Not const: the
-// compiler would take the empty text for the only one.
-extern "C" __attribute__((weak)) const char* godwit_build_label;
-extern "C" __attribute__((weak)) const char* godwit_build_label = "";
+// An executable may define this symbol to tell its build apart ("next"); see apps/godwit-vmm. Not
+// const: the compiler would take the empty text for the only one.
+extern "C" {
+__attribute__((weak)) const char* godwit_build_label = "";
+}
 
 namespace godwit {
 

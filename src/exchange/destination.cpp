@@ -18,7 +18,7 @@ namespace {
 constexpr std::chrono::milliseconds offer_timeout = std::chrono::seconds(30);
 /// The source decides how long it waits; this only ends a successor nobody talks to any more.
 constexpr std::chrono::milliseconds take_over_timeout = std::chrono::minutes(10);
-constexpr std::chrono::milliseconds settle_timeout = std::chrono::seconds(30);
+constexpr std::chrono::milliseconds settle_timeout = std::chrono::seconds(5);
 constexpr std::string_view endpoints_section = "vmm-consoles";
 
 /// Everything that stands before the guest is paused.
@@ -134,12 +134,12 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     fault_point("exchange.destination.claim");
     // The point of no return: from here the guest is ours alone.
     const handover::Ownership mine =
-        GODWIT_TRY(standing.record.transfer(standing.source, parts.self));
+        GODWIT_TRY(tell(source, standing.record.transfer(standing.source, parts.self)));
     const sys::Moment claimed_at = parts.clock.now();
     fault_point("exchange.destination.claimed");
     sys::Moment first_entry_at;
     if (!standing.paused) {
-        GODWIT_TRY(standing.machine->start());
+        GODWIT_TRY(tell(source, standing.machine->start()));
         first_entry_at = standing.machine->first_entry_at();
     }
     const Running running{.epoch = mine.epoch,

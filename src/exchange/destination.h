@@ -1,19 +1,18 @@
 #pragma once
 
-/// The successor's end of an exchange in place: builds the machine while the old owner still runs
-/// it, then takes the state, claims the machine on the owner record and runs it.
+// clang-format off
+/// The successor's end of an exchange in place: builds the machine while the old owner still runs it, then
+/// takes the state, claims the machine on the owner record and runs it.
 ///
-///   state        valid data                        leaves by
-///   greeting     socket                            Offer -> building; anything else -> ended
-///   building     + offer, resources                built: Prepared -> standing; error: Failed ->
-///   ended standing     + machine, record, state buffer   TakeOver -> claiming; Abort, closed ->
-///   ended claiming     + saved state                     claim won -> running; error: Failed ->
-///   ended;
-///                                                  claim lost -> ended
-///   running      the machine is ours               Settle answered; source gone -> nothing more to
-///   do
+///   state      valid data                       leaves by
+///   greeting   socket                           Offer: building; anything else: ended
+///   building   + offer, resources               built, Prepared sent: standing; error, Failed sent: ended
+///   standing   + machine, record, state buffer  TakeOver: claiming; Abort or closed: ended
+///   claiming   + saved state                    claim won: running; claim lost or error, Failed sent: ended
+///   running    the machine is ours              Settle answered; source gone: nothing more to do
 ///
 /// Thread rule: one thread runs it, which is the machine's control thread until it returns.
+// clang-format on
 
 #include "exchange/wire.h"
 #include "handover/owner_record.h"

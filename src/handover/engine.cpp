@@ -3,8 +3,9 @@
 #include "base/fault_point.h"
 #include "base/log.h"
 
-/// Steps of the source, each with its undo. Numbers stand in fault points ("handover.source.5") and
-/// names in reports.
+// clang-format off
+/// Steps of the source, each with its undo. Numbers stand in fault points ("handover.source.5"), names in
+/// reports.
 ///
 ///   #  step        phase    undo when a later step fails before the commit
 ///   1  plan        plan     nothing was touched
@@ -14,13 +15,11 @@
 ///   5  quiesce     sync     devices work again
 ///   6  pause       pause    the guest runs again
 ///   7  carry       pause    as 6
-///   8  offer       commit   take the offer back: compare-and-swap on the owner record. Whoever
-///   wins
-///                           this swap owns the machine: the destination's claim is the POINT OF NO
-///                           RETURN
-///   9  resumed     resume   none; without an answer the machine is frozen, recoverable, never run
-///   here
+///   8  offer       commit   take the offer back: compare-and-swap on the owner record. Whoever wins this
+///                           swap owns the machine: the destination's claim is the POINT OF NO RETURN
+///   9  resumed     resume   none; without an answer the machine is frozen, recoverable, never run here
 ///  10  settle      settle   none; a failure is reported, the guest runs at the destination
+// clang-format on
 
 namespace godwit::handover {
 
@@ -162,6 +161,18 @@ class SourceRun {
         step("resumed");
         side_ = "destination";
         resumed_ = GODWIT_TRY(parts_.destination.await_resumed(parts_.limits.commit_timeout));
+        return check_claim();
+    }
+
+    /// What the destination says counts only if the record says it too.
+    Status check_claim() const {
+        const Ownership now = parts_.record.read();
+        if (now != resumed_.ownership || now.epoch != report_.before.epoch + 1) {
+            return Error(ErrorCode::corrupt,
+                         "the destination says that the guest runs there, but the owner record "
+                         "names instance " +
+                             to_string(now.owner) + " in epoch " + std::to_string(now.epoch));
+        }
         return ok();
     }
 
@@ -184,6 +195,9 @@ class SourceRun {
                     {{"resource", carrier->resource()}, {"reason", settled.error().to_string()}});
             }
             report_.resources.push_back(carrier->carried());
+            if (carrier->resource() != "state") {
+                report_.guest_bytes_copied += report_.resources.back().bytes_copied;
+            }
         }
         const Result<Settled> checks = parts_.destination.settle(parts_.limits.prepare_timeout);
         if (checks.has_value()) {

@@ -56,6 +56,7 @@ struct World {
     int prepared_carriers = 0;
     int aborted_carriers = 0;
     bool lose_answer = false;
+    bool lie = false; ///< The destination says that it runs the guest, and has not claimed it.
 };
 
 class FakeMachine final : public SourceMachine {
@@ -99,6 +100,9 @@ class FakeDestination final : public Destination {
         if (!loaded.has_value()) {
             return ok(); // It dies silently; the source only finds that no answer comes.
         }
+        if (world_.lie) {
+            return ok();
+        }
         claimed_ = world_.record.transfer(world_.record.read(), destination_id).has_value();
         if (claimed_) {
             EXPECT_EQ(world_.guest, GuestAt::nowhere);
@@ -107,6 +111,9 @@ class FakeDestination final : public Destination {
         return ok();
     }
     Result<Resumed> await_resumed(std::chrono::milliseconds) override {
+        if (world_.lie) {
+            return Resumed{.ownership = {.owner = destination_id, .epoch = 2}};
+        }
         if (!claimed_ || world_.lose_answer) {
             return Error(ErrorCode::timeout, "no answer");
         }
@@ -212,6 +219,16 @@ TEST(Engine, lost_answer_after_the_claim_never_resumes_the_source) {
     EXPECT_EQ(report.outcome, Outcome::failed_after_commit);
     EXPECT_EQ(world.guest, GuestAt::destination);
     EXPECT_EQ(world.record.read().owner, destination_id);
+}
+
+TEST(Engine, answer_without_a_claim_is_not_believed) {
+    World world{.script = Script(0)};
+    world.lie = true;
+    const Report report = run(world);
+    EXPECT_EQ(report.outcome, Outcome::rolled_back);
+    EXPECT_EQ(report.error_code, "corrupt");
+    EXPECT_EQ(world.guest, GuestAt::source);
+    EXPECT_EQ(world.record.read(), (Ownership{.owner = source_id, .epoch = 2}));
 }
 
 TEST(Engine, blockers_stop_in_plan_with_nothing_touched) {

@@ -48,7 +48,7 @@ struct Report {
     /// Last vCPU out at the source until first vCPU in at the destination; -1 if there was none.
     std::int64_t blackout_us = -1;
     std::vector<CarriedResource> resources;
-    std::uint64_t guest_bytes_copied = 0;
+    std::uint64_t guest_bytes_copied = 0; ///< Counted by the carriers of everything but the state.
     std::uint64_t state_bytes = 0;
     std::uint32_t frames_sampled = 0;
     std::uint32_t frames_identical = 0;

@@ -30,6 +30,11 @@ Status Machine::start() {
         return Error(ErrorCode::conflict, "the guest has ended");
     }
     if (m.running) {
+        // Undo of quiesce_devices() alone: the vCPUs never stopped.
+        if (!std::exchange(m.devices_awake, true)) {
+            m.platform->wake();
+            m.devices->wake();
+        }
         return ok();
     }
     if (m.stood_still) {

@@ -29,6 +29,9 @@ Status ConsolePort::listen(const std::string& path) {
 }
 
 void ConsolePort::accept_clients() {
+    if (frozen_) {
+        return; // It waits in the listener's queue.
+    }
     Result<sys::Fd> fd = listener_->accept();
     if (!fd.has_value()) {
         return;
@@ -98,6 +101,9 @@ bool ConsolePort::read_input(Client& client) {
 }
 
 void ConsolePort::input_ready() {
+    if (frozen_) {
+        return;
+    }
     for (Client& client : clients_) {
         if (client.pending_input.empty()) {
             continue;
@@ -123,6 +129,11 @@ void ConsolePort::update_events(Client& client) {
 void ConsolePort::write(std::span<const std::byte> bytes) {
     const std::lock_guard lock(mutex_);
     fresh_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    if (fresh_.size() > backlog_bytes_max) {
+        // Nobody fetches it: the guest must not fill our memory.
+        fresh_dropped_ += fresh_.size() - backlog_bytes_max;
+        fresh_.erase(0, fresh_.size() - backlog_bytes_max);
+    }
     if (!flush_posted_) {
         flush_posted_ = true;
         // The task may come to run after this port is gone.
@@ -157,6 +168,13 @@ void ConsolePort::schedule_flush() {
 void ConsolePort::absorb_fresh() {
     {
         const std::lock_guard lock(mutex_);
+        if (fresh_dropped_ != 0) {
+            // Bytes are missing between the backlog and what came after: only the newer part is
+            // kept.
+            dropped_ += fresh_dropped_ + backlog_.size();
+            backlog_offset_ += backlog_.size() + std::exchange(fresh_dropped_, 0);
+            backlog_.clear();
+        }
         backlog_ += fresh_;
         fresh_.clear();
         flush_posted_ = false;
@@ -222,11 +240,21 @@ Result<ConsolePortState> ConsolePort::save() const {
     {
         // The last bytes printed before the guest stopped may still be on their way to the backlog.
         const std::lock_guard lock(mutex_);
+        if (fresh_dropped_ != 0) {
+            state.backlog_offset += state.backlog.size() + fresh_dropped_;
+            state.backlog.clear();
+        }
         state.backlog += fresh_;
     }
+    if (state.backlog.size() > backlog_bytes_max) {
+        const std::size_t excess = state.backlog.size() - backlog_bytes_max;
+        state.backlog.erase(0, excess);
+        state.backlog_offset += excess;
+    }
+    state.read_offset = std::max(state.read_offset, state.backlog_offset);
     for (const Client& client : clients_) {
         state.clients.push_back({.fd = GODWIT_TRY(client.fd.duplicate()),
-                                 .offset = client.offset,
+                                 .offset = std::max(client.offset, state.backlog_offset),
                                  .pending_input = client.pending_input});
     }
     return state;

@@ -103,8 +103,9 @@ class ConsolePort {
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
     mutable std::mutex mutex_;
-    std::string fresh_;         ///< Output not yet in the backlog; guarded by mutex_.
-    bool flush_posted_ = false; ///< Guarded by mutex_.
+    std::uint64_t fresh_dropped_ = 0; ///< Guarded by mutex_.
+    std::string fresh_;               ///< Output not yet in the backlog; guarded by mutex_.
+    bool flush_posted_ = false;       ///< Guarded by mutex_.
 };
 
 } // namespace godwit::vmm

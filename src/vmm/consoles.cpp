@@ -117,7 +117,7 @@ namespace {
 
 Result<ConsolePortState> port_from(const state::ConsolePort& saved, sys::FdManifest& descriptors) {
     const std::uint64_t end = saved.backlog_offset() + saved.backlog().size();
-    if (saved.backlog().size() > backlog_bytes_max + 65536 || end < saved.backlog_offset() ||
+    if (saved.backlog().size() > backlog_bytes_max || end < saved.backlog_offset() ||
         saved.read_offset() > end || saved.clients_size() > static_cast<int>(console_clients_max)) {
         return Error(ErrorCode::corrupt,
                      "section vmm-consoles#0: port '" + saved.name() + "' has impossible offsets");

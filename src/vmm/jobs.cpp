@@ -3,8 +3,6 @@
 #include "vmm/service.h"
 #include "vmm/snapshot.h"
 
-#include <poll.h>
-
 namespace godwit::vmm {
 
 namespace {
@@ -15,20 +13,27 @@ constexpr std::uint64_t deadline_ms_max = 600'000;
 
 void Service::start_job(std::string name, std::move_only_function<void()> body) {
     if (job_.joinable()) {
-        job_.join(); // The one before has posted its end; only its last instructions are left.
+        job_.join(); // Its end has been served: only its last instructions are left.
     }
     job_name_ = std::move(name);
     cancel_.store(false);
     job_ = sys::start_thread(job_name_, std::move(body));
 }
 
-namespace {
-
-/// A closed peer shows as a hang-up even while unread messages remain.
-bool peer_alive(const sys::MessageSocket& socket) {
-    pollfd state{.fd = socket.fd().raw(), .events = POLLRDHUP, .revents = 0};
-    return ::poll(&state, 1, 0) == 0 || (state.revents & (POLLHUP | POLLRDHUP | POLLERR)) == 0;
+void Service::job_done() {
+    job_name_.clear();
+    if (ending_) {
+        finish();
+    } else if (role_ == Role::owner && std::exchange(reboot_pending_, false)) {
+        guest_stopped(machine::StopReason::rebooted, "while a job was running");
+    } else if (role_ == Role::owner && std::exchange(stop_pending_, false)) {
+        if (!stop_guest(false).has_value()) {
+            end(1);
+        }
+    }
 }
+
+namespace {
 
 Result<handover::Limits> limits_from(const nlohmann::json& params) {
     handover::Limits limits;
@@ -90,16 +95,15 @@ void Service::start_exchange(ControlServer::Request request) {
                      });
                  }},
             *successor);
-        const bool alive = peer_alive(*successor);
-        loop_->post(
-            [this, report = std::move(report), reply, alive] { exchanged(report, reply, alive); });
+        loop_->post([this, report = std::move(report), reply, successor] {
+            exchanged(report, reply, successor);
+        });
     });
 }
 
 void Service::exchanged(const handover::Report& report,
                         const ControlServer::Reply& reply,
-                        bool successor_alive) {
-    job_name_.clear();
+                        std::shared_ptr<sys::MessageSocket> successor) {
     log::info("exchange_ended",
               {{"outcome", handover::name_of(report.outcome)},
                {"step", report.failed_step},
@@ -107,16 +111,38 @@ void Service::exchanged(const handover::Report& report,
                {"blackout_us", report.blackout_us}});
     reply.result(nlohmann::json::parse(handover::to_json(report), nullptr, false));
     if (report.outcome == handover::Outcome::rolled_back) {
+        job_done();
         return;
     }
     role_ = Role::retired;
-    if (report.outcome == handover::Outcome::failed_after_commit && !successor_alive) {
-        // Nobody runs the guest. RAM and state stay here, at rest, for whoever recovers them.
-        set_state(RunState::frozen);
-        consoles_->close();
+    job_done();
+    if (ending_) {
         return;
     }
-    end(0);
+    if (report.outcome == handover::Outcome::done) {
+        end(0);
+        return;
+    }
+    set_state(RunState::frozen);
+    consoles_->close();
+    peer_ = std::move(successor);
+    await_successor();
+}
+
+/// The machine was claimed and nobody said that it runs. RAM and state stay here, at rest, until
+/// the successor says so after all; if it dies without a word, for whoever recovers them.
+void Service::await_successor() {
+    start_job("await", [this, successor = peer_] {
+        const auto running =
+            exchange::expect<exchange::Running>(*successor, std::chrono::milliseconds(-1));
+        loop_->post([this, runs_there = running.has_value()] {
+            peer_.reset();
+            job_done();
+            if (runs_there && !ending_) {
+                end(0);
+            }
+        });
+    });
 }
 
 void Service::start_snapshot(ControlServer::Request request) {
@@ -134,6 +160,7 @@ void Service::start_snapshot(ControlServer::Request request) {
     const bool was_running = state_ == RunState::running;
     start_job("snapshot", [this, directory, was_running, reply = request.reply] {
         Result<SnapshotReport> result = SnapshotReport{};
+        consoles_->freeze();
         const Status paused = machine_->pause();
         if (!paused.has_value()) {
             result = paused.error();
@@ -141,23 +168,24 @@ void Service::start_snapshot(ControlServer::Request request) {
             result = write_snapshot(*machine_, directory, {}, cancel_);
         }
         const Status resumed = was_running ? machine_->start() : ok();
+        consoles_->thaw();
         loop_->post([this, result, resumed, directory, reply] {
-            job_name_.clear();
             if (!resumed.has_value()) {
                 log::error("resume_after_snapshot_failed",
                            {{"reason", resumed.error().to_string()}});
                 set_state(RunState::paused);
             }
-            if (!result.has_value()) {
+            if (result.has_value()) {
+                reply.result({{"operation", "snapshot"},
+                              {"machine", options_.machine},
+                              {"directory", directory},
+                              {"ram_bytes", result->ram_bytes},
+                              {"written_bytes", result->written_bytes},
+                              {"state_bytes", result->state_bytes}});
+            } else {
                 reply.error(result.error());
-                return;
             }
-            reply.result({{"operation", "snapshot"},
-                          {"machine", options_.machine},
-                          {"directory", directory},
-                          {"ram_bytes", result->ram_bytes},
-                          {"written_bytes", result->written_bytes},
-                          {"state_bytes", result->state_bytes}});
+            job_done();
         });
     });
 }

@@ -70,7 +70,7 @@ Status Service::check_owner() const {
     if (role_ != Role::owner || !machine_) {
         return Error(ErrorCode::conflict, "this process does not own the machine");
     }
-    if (!job_name_.empty() && job_name_ != "settle") {
+    if (!job_name_.empty()) {
         return Error(ErrorCode::busy,
                      "'" + job_name_ + "' is running: wait for its end or cancel it");
     }
@@ -120,7 +120,7 @@ Status Service::resume_guest() {
 
 Status Service::stop_guest(bool force) {
     if (force) {
-        if (!job_name_.empty() && job_name_ != "settle" && role_ == Role::owner) {
+        if (!job_name_.empty() && role_ == Role::owner) {
             return Error(ErrorCode::busy,
                          "'" + job_name_ + "' is running: wait for its end or cancel it");
         }
@@ -160,8 +160,12 @@ void Service::handle(ControlServer::Request request) {
     } else if (method == "snapshot") {
         start_snapshot(std::move(request));
     } else if (method == "cancel") {
-        cancel_.store(true);
-        reply.result({{"job", job_name_}});
+        if (job_name_ == "exchange" || job_name_ == "snapshot") {
+            cancel_.store(true);
+            reply.result({{"job", job_name_}});
+        } else {
+            reply.error(Error(ErrorCode::conflict, "nothing that could be cancelled is running"));
+        }
     } else if (method == "refresh_disk") {
         const auto disk = text_of(request.params, "disk");
         const Status owner = check_owner();

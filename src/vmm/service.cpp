@@ -2,10 +2,12 @@
 
 #include "base/log.h"
 #include "memory/ram_file.h"
+#include "sys/thread.h"
 #include "vmm/snapshot.h"
 
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -28,9 +30,16 @@ Result<std::unique_ptr<Service>> Service::create(Options options, const sys::Clo
 }
 
 Service::~Service() {
-    if (job_.joinable()) {
-        cancel_.store(true);
-        job_.join();
+    // run() returns between jobs; only a loop that failed leaves one, which the cancelled handover
+    // ends.
+    cancel_.store(true);
+    if (peer_) {
+        ::shutdown(peer_->fd().raw(), SHUT_RDWR);
+    }
+    for (std::jthread* thread : {&job_, &settle_}) {
+        if (thread->joinable()) {
+            thread->join();
+        }
     }
     // The guest goes before the consoles its output ends in.
     machine_.reset();
@@ -186,9 +195,10 @@ Status Service::begin_incoming() {
 /// The successor's job has ended, on the loop's thread.
 void Service::taken(Result<std::pair<exchange::TakenMachine, std::vector<exchange::Frame>>> result,
                     std::shared_ptr<sys::MessageSocket> source) {
-    job_name_.clear();
+    peer_.reset();
     if (!result.has_value()) {
         log::error("takeover_failed", {{"reason", result.error().to_string()}});
+        job_done();
         end(1);
         return;
     }
@@ -202,11 +212,13 @@ void Service::taken(Result<std::pair<exchange::TakenMachine, std::vector<exchang
     if (!listening.has_value()) {
         log::error("console_listen_failed", {{"reason", listening.error().to_string()}});
     }
-    start_job("settle", [this, source, sampled = std::move(frames)] {
+    settle_ = sys::start_thread("settle", [this, source, sampled = std::move(frames)] {
         exchange::answer_settle(*machine_, sampled, *source);
-        loop_->post([this] { job_name_.clear(); });
     });
     consoles_->thaw_here();
+    // Told to end meanwhile: the guest is ours now and is asked first.
+    stop_pending_ = std::exchange(ending_, false) || stop_pending_;
+    job_done();
 }
 
 void Service::make_consoles(const machine::MachineSpec& spec) {
@@ -247,6 +259,13 @@ void Service::guest_stopped(machine::StopReason reason, const std::string& detai
     if (role_ == Role::retired || state_ == RunState::stopped) {
         return;
     }
+    if (reason == machine::StopReason::rebooted && !job_name_.empty()) {
+        // A guest that has ended cannot be handed over or saved: the job fails, then the guest
+        // reboots.
+        reboot_pending_ = true;
+        cancel_.store(true);
+        return;
+    }
     if (reason == machine::StopReason::rebooted) {
         const Status again = reboot();
         if (again.has_value()) {
@@ -263,12 +282,8 @@ void Service::guest_stopped(machine::StopReason reason, const std::string& detai
 
 /// The same machine from its kernel again, over the same open files.
 Status Service::reboot() {
-    if (job_name_ == "settle") {
-        job_.join();
-        job_name_.clear();
-    }
-    if (!job_name_.empty()) {
-        return Error(ErrorCode::busy, "the guest rebooted while '" + job_name_ + "' was running");
+    if (settle_.joinable()) {
+        settle_.join(); // It reads the memory of the machine that goes now.
     }
     machine::Resources resources = GODWIT_TRY(machine_->duplicate_resources());
     const machine::MachineSpec spec = machine_->spec();
@@ -292,8 +307,20 @@ void Service::set_state(RunState state) {
 
 void Service::end(int exit_code) {
     exit_code_ = exit_code;
+    if (job_name_.empty()) {
+        finish();
+        return;
+    }
+    ending_ = true;
+    cancel_.store(true);
+    if (peer_) {
+        ::shutdown(peer_->fd().raw(), SHUT_RDWR);
+    }
+}
+
+void Service::finish() {
     if (consoles_) {
-        // What is left in a process that is not the owner is the owner's to say.
+        // What a retired owner still holds is its successor's to say.
         if (role_ == Role::owner) {
             consoles_->flush_all();
         }

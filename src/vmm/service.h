@@ -1,16 +1,19 @@
 #pragma once
 
-/// The life of one godwit-vmm process: it makes, restores or takes over a machine, serves its
-/// control socket and consoles, hands the machine over, and ends with the guest.
+// clang-format off
+/// The life of one godwit-vmm process: it makes, restores or takes over a machine, serves its control
+/// socket and consoles, hands the machine over, and ends with the guest.
 ///
-///   role        state                        becomes
-///   owner       building -> running <-> paused   retired after a handover; ends with the guest
-///   successor   building                     owner when the machine has been claimed; ends on
-///   failure retired     -                            ends at once; frozen only if the commit went
-///   unanswered
+///   role       state                          becomes
+///   owner      building -> running <-> paused retired after a handover; ends with the guest
+///   successor  building                       owner when it has claimed the machine; ends on failure
+///   retired    frozen                         ends when the successor says that it runs the guest; stays
+///                                             frozen if that is gone without a word
 ///
-/// Thread rule: run() is called once and its thread is the control loop. Long work (exchange,
-/// snapshot) runs on one job thread at a time, which is the machine's control thread meanwhile.
+/// Thread rule: run() is called once and its thread is the control loop. Long work (exchange, snapshot,
+/// takeover) runs on one job thread at a time, which is the machine's control thread meanwhile. The
+/// process ends, and the guest reboots, only between jobs.
+// clang-format on
 
 #include "base/result.h"
 #include "exchange/destination.h"
@@ -66,7 +69,9 @@ class Service {
     void guest_stopped(machine::StopReason reason, const std::string& detail);
     [[nodiscard]] Status reboot();
     void set_state(RunState state);
+    /// Ends the process after the job that runs, which is told to stop.
     void end(int exit_code);
+    void finish();
 
     // Answering requests (requests.cpp).
     void handle(ControlServer::Request request);
@@ -82,8 +87,11 @@ class Service {
     void start_snapshot(ControlServer::Request request);
     void exchanged(const handover::Report& report,
                    const ControlServer::Reply& reply,
-                   bool successor_alive);
+                   std::shared_ptr<sys::MessageSocket> successor);
+    void await_successor();
     void start_job(std::string name, std::move_only_function<void()> body);
+    /// The job has ended, on the loop's thread: what had to wait for it happens now.
+    void job_done();
 
     Options options_;
     const sys::Clock& clock_;
@@ -99,9 +107,14 @@ class Service {
     int exit_code_ = 0;
     std::unique_ptr<Consoles> consoles_;
     std::unique_ptr<machine::Machine> machine_;
-    std::string job_name_;
+    std::string job_name_; ///< Empty: no job.
     std::atomic<bool> cancel_{false};
-    std::jthread job_; ///< Last: it uses everything above.
+    std::shared_ptr<sys::MessageSocket> peer_; ///< The other end of the handover that runs.
+    bool ending_ = false;                      ///< end() waits for the job.
+    bool reboot_pending_ = false;
+    bool stop_pending_ = false; ///< The power button is pressed after the job.
+    std::jthread settle_; ///< Answers the predecessor's last question; reads guest memory only.
+    std::jthread job_;    ///< Last: it uses everything above.
 };
 
 } // namespace godwit::vmm
