@@ -171,6 +171,10 @@ class HostTest(unittest.TestCase):
         return sorted(path.name for path in (self.run_dir / "machines" / name).glob("*.sock"))
 
     def assert_nothing_left(self):
+        # A process that was told to end, or has told why it ends, needs a moment to be gone.
+        deadline = time.monotonic() + 10
+        while self.vmm_pids() and time.monotonic() < deadline:
+            time.sleep(0.02)
         self.assertEqual(self.vmm_pids(), [])
         self.assertEqual(list((self.run_dir / "machines").iterdir()), [])
 

@@ -35,6 +35,17 @@ class Load:
         self.process.stdin.write(command.encode() + b"\n")
         self.process.stdin.flush()
 
+    def ask(self, command):
+        """Types a command and returns the event of that name that answers it."""
+        before = len(self.log.events)
+        self.tell(command)
+        while not any(event["event"] == command for event in self.log.events[before:]):
+            data = os.read(self.process.stdout.fileno(), 65536)
+            if not data:
+                raise AssertionError(f"no answer to '{command}'")
+            self.log.feed(data)
+        return self.log.last(command)
+
     def wait_for(self, name):
         while self.log.last(name) is None:
             data = os.read(self.process.stdout.fileno(), 65536)
@@ -125,9 +136,11 @@ class OracleTest(unittest.TestCase):
         load.process.send_signal(19)
         time.sleep(0.4)
         load.process.send_signal(18)
-        time.sleep(0.1)
-        load.tell("report")
-        widest = max(cpu["max_gap_us"] for cpu in load.wait_for("report")["cpus"])
+        # The thread that stood still notes its gap at its next turn, which a busy machine may delay.
+        deadline = time.monotonic() + 10
+        widest = 0
+        while widest <= 380_000 and time.monotonic() < deadline:
+            widest = max(cpu["max_gap_us"] for cpu in load.ask("report")["cpus"])
         self.assertGreater(widest, 380_000)
 
     def test_heartbeats_are_counted(self):

@@ -123,6 +123,48 @@ class FaultTest(ExchangeBase):
     def test_successor_killed_before_its_claim(self):
         self.survives({"GODWIT_FAULT": "exchange.destination.claim:kill"})
 
+    def test_successor_hanging_when_prepared(self):
+        self.survives({"GODWIT_FAULT": "exchange.destination.prepared:hang"})
+
+    def test_successor_hanging_after_its_claim_keeps_the_state_here(self):
+        vmm, _ = self.begin()
+        report, successor = self.exchange(
+            vmm, environment={"GODWIT_FAULT": "exchange.destination.claimed:hang"}, deadline_ms=1000)
+        self.assertEqual(report["outcome"], "failed_after_commit", report)
+        self.assertTrue(successor.alive())
+        status = vmm.call("status")
+        self.assertEqual((status["role"], status["state"]), ("retired", "frozen"))
+        successor.kill()
+        self.assertEqual(vmm.call("status")["state"], "frozen")
+
+    def test_guest_that_powers_off_during_an_exchange_ends_it(self):
+        vmm = self.start(self.document("mem_set=1M report_ms=100"))
+        console = self.console()
+        console.read_until("populated")
+        successor, end = self.successor(environment={"GODWIT_FAULT": "exchange.destination.build:hang"})
+        with end:
+            identity = vmm.send("exchange", [end.fileno()])
+        vmm.call("status")
+        console.type("stop")  # exit=acpi: it powers off while the exchange waits
+        console.read_until("final", 30)
+        successor.kill()
+        self.assertEqual(vmm.wait_for(identity)["outcome"], "rolled_back")
+        self.assertEqual(vmm.wait_end(), 0)
+
+    def test_successor_that_lies_about_its_claim_is_not_believed(self):
+        vmm, console = self.begin()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            # Hello {protocol 1, instance 5}; Prepared; Running {epoch 2, claimed 1, entered 1}, as protobuf.
+            theirs.send(bytes([0x0A, 4, 0x08, 1, 0x10, 5]))
+            theirs.send(bytes([0x1A, 0]))
+            theirs.send(bytes([0x2A, 6, 0x08, 2, 0x10, 1, 0x18, 1]))
+            report = vmm.wait_for(vmm.send("exchange", [ours.fileno()]))
+        self.assertEqual((report["outcome"], report["error_code"]), ("rolled_back", "corrupt"), report)
+        self.assertEqual(report["epochs"], [1, 2])
+        console.read_until("report", 30, console.lines())
+        self.finish(vmm, console)
+
     def test_successor_hanging_while_loading(self):
         self.survives({"GODWIT_FAULT": "exchange.destination.load:hang"})
 
