@@ -1,5 +1,6 @@
 #include "cli/console.h"
 
+#include "base/units.h"
 #include "control/json_text.h"
 #include "sys/directory_watch.h"
 #include "sys/event_loop.h"
@@ -21,9 +22,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::size_t chunk_bytes = 16 * 1024;
+constexpr std::size_t chunk_bytes = 16 * kib;
 /// Typed bytes the guest has not taken yet; more is not read from stdin.
-constexpr std::size_t pending_bytes_max = 64 * 1024;
+constexpr std::size_t pending_bytes_max = 64 * kib;
 /// A new VMM listens at once; a machine that ended is taken away at once. If nothing of the two is
 /// seen for so long, godwitd is asked again.
 constexpr milliseconds look_again{1'000};

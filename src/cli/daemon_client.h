@@ -4,6 +4,7 @@
 /// none runs, and speaks HTTP with it. One thread.
 
 #include "base/result.h"
+#include "base/units.h"
 #include "control/json_text.h"
 #include "control/run_directory.h"
 
@@ -43,7 +44,7 @@ class DaemonClient {
 class EventStreamParser {
   public:
     /// Longest line that is kept; longer ones end the stream with an error.
-    static constexpr std::size_t line_bytes_max = 256 * 1024;
+    static constexpr std::size_t line_bytes_max = 256 * kib;
     [[nodiscard]] Status feed(std::string_view bytes,
                               const std::function<void(const std::string&)>& data);
 

@@ -19,7 +19,8 @@ ExitCode write_manual(const Session& session, const CLI::App& app, const std::st
     std::error_code error;
     std::filesystem::create_directories(directory, error);
     for (const auto& [file, text] : manual_pages(app)) {
-        const Status written = sys::write_file_atomically(directory + "/" + file, text);
+        const std::string path = std::filesystem::path(directory) / file;
+        const Status written = sys::write_file_atomically(path, text);
         if (!written.has_value()) {
             return session.fail(written.error());
         }

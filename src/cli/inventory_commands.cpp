@@ -28,7 +28,7 @@ std::string short_build(const Json& vmm) {
 }
 
 std::string up_text(std::uint64_t seconds) {
-    const std::string small = std::to_string(seconds % 60) + "s";
+    std::string small = std::to_string(seconds % 60) + "s";
     if (seconds < 60) {
         return small;
     }

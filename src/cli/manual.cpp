@@ -152,7 +152,7 @@ std::string flags_of(const CLI::App& app) {
 void add_cases(std::ostringstream& out, const CLI::App& app, const std::string& path) {
     std::string words = flags_of(app);
     for (const CLI::App* command : visible_commands(app)) {
-        words = command->get_name() + " " + words;
+        words.append(" ").append(command->get_name());
     }
     bool names_machine = false;
     for (const CLI::Option* option : app.get_options()) {

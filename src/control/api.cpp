@@ -382,23 +382,26 @@ void Api::answer_operation(Call call, const Result<std::uint64_t>& operation) {
 
 void Api::stop(Call call) {
     const auto request = read_stop(call.body);
-    answer_operation(std::move(call),
-                     request.has_value() ? supervisor_.stop(call.values[0], *request)
-                                         : Result<std::uint64_t>(request.error()));
+    const Result<std::uint64_t> operation = request.has_value()
+                                                ? supervisor_.stop(call.values[0], *request)
+                                                : Result<std::uint64_t>(request.error());
+    answer_operation(std::move(call), operation);
 }
 
 void Api::snapshot(Call call) {
     const auto directory = read_directory(call.body);
-    answer_operation(std::move(call),
-                     directory.has_value() ? supervisor_.snapshot(call.values[0], *directory)
-                                           : Result<std::uint64_t>(directory.error()));
+    const Result<std::uint64_t> operation = directory.has_value()
+                                                ? supervisor_.snapshot(call.values[0], *directory)
+                                                : Result<std::uint64_t>(directory.error());
+    answer_operation(std::move(call), operation);
 }
 
 void Api::exchange(Call call) {
     const auto request = read_exchange(call.body);
-    answer_operation(std::move(call),
-                     request.has_value() ? supervisor_.exchange(call.values[0], *request)
-                                         : Result<std::uint64_t>(request.error()));
+    const Result<std::uint64_t> operation = request.has_value()
+                                                ? supervisor_.exchange(call.values[0], *request)
+                                                : Result<std::uint64_t>(request.error());
+    answer_operation(std::move(call), operation);
 }
 
 void Api::restore(Call call) {

@@ -6,6 +6,7 @@
 /// Every request gets exactly one answer; wrong input gets an error document
 /// {"error":{"code","message","path"}}. Control thread only.
 
+#include "base/units.h"
 #include "control/metrics.h"
 #include "control/reply.h"
 #include "control/supervisor.h"
@@ -18,7 +19,7 @@
 
 namespace godwit::control {
 
-inline constexpr std::size_t request_body_bytes_max = 64 * 1024;
+inline constexpr std::size_t request_body_bytes_max = 64 * kib;
 
 struct ApiRequest {
     std::string method;

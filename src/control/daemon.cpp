@@ -72,7 +72,7 @@ class Daemon {
                 loop_->stop();
             }
         }));
-        const Status served = loop_->run();
+        Status served = loop_->run();
         close();
         GODWIT_TRY(std::move(opened));
         return served;

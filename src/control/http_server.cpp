@@ -143,7 +143,7 @@ class HttpServer::Engine final : public httplib::Server {
             }
         });
         set_exception_handler(
-            [](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
+            [](const httplib::Request&, httplib::Response& response, const std::exception_ptr&) {
                 put(response, error_response(Error(ErrorCode::internal, "the request failed")));
             });
     }

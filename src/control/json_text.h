@@ -8,6 +8,7 @@
 /// Answers of a VMM are read leniently with text_member() and number_member(). Any thread; values.
 
 #include "base/result.h"
+#include "base/units.h"
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -23,7 +24,7 @@ namespace godwit::control {
 using Json = nlohmann::json;
 
 struct JsonLimits {
-    std::size_t bytes_max = 128 * 1024;
+    std::size_t bytes_max = 128 * kib;
     std::size_t depth_max = 32;
 };
 

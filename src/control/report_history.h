@@ -4,6 +4,7 @@
 /// Two files at most: the present one and the one before it. Control thread only.
 
 #include "base/result.h"
+#include "base/units.h"
 #include "control/json_text.h"
 
 #include <cstdint>
@@ -17,7 +18,7 @@ inline constexpr std::size_t reports_per_machine_max = 100;
 class ReportHistory {
   public:
     /// Starts a new file when the present one has grown over this.
-    static constexpr std::uint64_t file_bytes_max = 4 * 1024 * 1024;
+    static constexpr std::uint64_t file_bytes_max = 4 * mib;
     explicit ReportHistory(std::string path) : path_(std::move(path)) {}
     /// Adds a report; a failure is logged, because the operation itself is over.
     void append(const Json& report) const;

@@ -36,6 +36,8 @@ Supervisor::Supervisor(SupervisorParts parts)
 Supervisor::~Supervisor() = default;
 
 void Supervisor::let_go() {
+    settle_timer_.reset();
+    settled_.dismiss();
     // Out of sight first: what is answered while they go must not find half of them.
     const auto exchanges = std::exchange(exchanges_, {});
     const auto machines = std::exchange(machines_, {});

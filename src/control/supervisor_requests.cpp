@@ -1,6 +1,7 @@
 /// What the API asks of a running machine.
 
 #include "base/log.h"
+#include "base/units.h"
 #include "control/exchange_run.h"
 #include "control/supervisor.h"
 
@@ -23,7 +24,7 @@ constexpr milliseconds force_time_max{2'000};
 constexpr milliseconds stop_grace{5'000};
 /// A snapshot may take this long plus the time to write all memory at this rate.
 constexpr milliseconds snapshot_base_time{120'000};
-constexpr std::uint64_t snapshot_bytes_per_ms_min = 16 * 1024;
+constexpr std::uint64_t snapshot_bytes_per_ms_min = 16 * kib;
 
 Status check_directory_path(const std::string& path) {
     if (!std::filesystem::path(path).is_absolute()) {
@@ -99,9 +100,8 @@ void Supervisor::ask(const std::string& name,
             }
             // The caller sees the new state, or learns that the VMM hangs.
             owner->refresh_status(
-                Reply<void>([reply = std::move(reply), answer = std::move(answer)](Status) mutable {
-                    reply(std::move(answer));
-                }));
+                Reply<void>([reply = std::move(reply), answer = std::move(answer)](
+                                const Status&) mutable { reply(std::move(answer)); }));
         }));
 }
 

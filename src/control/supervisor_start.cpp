@@ -1,6 +1,7 @@
 /// Starting machines, new ones and ones from a snapshot, and finding those that run already.
 
 #include "base/log.h"
+#include "base/units.h"
 #include "control/supervisor.h"
 #include "sys/fd.h"
 
@@ -16,7 +17,7 @@ namespace godwit::control {
 namespace {
 
 constexpr std::chrono::milliseconds settle_time_max{2'000};
-constexpr std::size_t spec_bytes_max = 64 * 1024;
+constexpr std::size_t spec_bytes_max = 64 * kib;
 /// The machine document inside a snapshot directory (docs/formats/snapshot.md).
 constexpr const char* snapshot_document = "/machine.json";
 
@@ -121,7 +122,7 @@ void Supervisor::started(const std::string& name, std::uint64_t operation, Statu
     }
     if (outcome.has_value()) {
         const std::shared_ptr<VmmInstance> owner = entry->owner;
-        owner->refresh_status(Reply<void>([this, name, operation](Status) {
+        owner->refresh_status(Reply<void>([this, name, operation](const Status&) {
             MachineEntry* const up = find(name);
             if (up == nullptr) {
                 parts_.operations.fail(

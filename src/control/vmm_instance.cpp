@@ -1,6 +1,7 @@
 #include "control/vmm_instance.h"
 
 #include "base/log.h"
+#include "base/units.h"
 #include "sys/entropy.h"
 #include "sys/stream.h"
 
@@ -20,7 +21,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::size_t ready_bytes_max = 64 * 1024;
+constexpr std::size_t ready_bytes_max = 64 * kib;
 constexpr milliseconds status_time_max{5'000};
 constexpr milliseconds retry_first{50};
 constexpr milliseconds retry_max{2'000};

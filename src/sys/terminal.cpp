@@ -59,6 +59,9 @@ struct RawTerminal::Saved {
     termios settings{};
     std::array<struct sigaction, ending_signals.size()> actions{};
 
+    Saved() = default;
+    Saved(const Saved&) = delete;
+    Saved& operator=(const Saved&) = delete;
     ~Saved() {
         terminal_to_restore.store(-1);
         ::tcsetattr(fd.raw(), TCSADRAIN, &settings);
