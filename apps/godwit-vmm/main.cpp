@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
@@ -55,6 +56,8 @@ int main(int argc, char** argv) {
         return 2;
     }
     options.instance = *id;
+    // Whoever started us may be gone before it has read how the start went.
+    std::signal(SIGPIPE, SIG_IGN);
     godwit::log::configure("godwit-vmm " + options.machine, godwit::log::level_named(level));
     return serve(std::move(options));
 }
