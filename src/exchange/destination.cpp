@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "exchange/frames.h"
+#include "state/section_check.h"
 #include "sys/mapping.h"
 
 #include <fcntl.h>
@@ -19,7 +20,6 @@ constexpr std::chrono::milliseconds offer_timeout = std::chrono::seconds(30);
 /// The source decides how long it waits; this only ends a successor nobody talks to any more.
 constexpr std::chrono::milliseconds take_over_timeout = std::chrono::minutes(10);
 constexpr std::chrono::milliseconds settle_timeout = std::chrono::seconds(5);
-constexpr std::string_view endpoints_section = "vmm-consoles";
 
 /// Everything that stands before the guest is paused.
 struct Standing {
@@ -42,15 +42,19 @@ Result<sys::MappedRegion> map_state_buffer(const sys::Fd& fd) {
     return sys::MappedRegion::create(fd, 0, state_buffer_bytes, sys::MapMode::shared_read_only);
 }
 
-Status check_sections(const std::vector<SectionKind>& sections) {
+/// What this build reads: the machine's sections and that of the endpoints.
+std::vector<state::SectionType> known_sections(const DestinationParts& parts) {
+    const auto of_machine = machine::Machine::known_sections();
+    std::vector<state::SectionType> known(of_machine.begin(), of_machine.end());
+    known.push_back(parts.endpoints_section);
+    return known;
+}
+
+Status check_sections(const std::vector<SectionKind>& sections, const DestinationParts& parts) {
+    const std::vector<state::SectionType> known = known_sections(parts);
     for (const SectionKind& kind : sections) {
-        if (kind.name != endpoints_section &&
-            !machine::Machine::knows_section(kind.name, kind.version)) {
-            return Error(ErrorCode::unsupported,
-                         "this build does not know the state section '" + kind.name + "' version " +
-                             std::to_string(kind.version) +
-                             ": use a build at least as new as the running one");
-        }
+        GODWIT_TRY(state::check_readable(
+            known, {.name = kind.name, .version = kind.version, .required = kind.required}));
     }
     return ok();
 }
@@ -61,7 +65,7 @@ Result<Standing> build(Offer offer, DestinationParts& parts) {
                      "the source speaks handover protocol " + std::to_string(offer.protocol) +
                          ", this build " + std::to_string(protocol_version));
     }
-    GODWIT_TRY(check_sections(offer.sections));
+    GODWIT_TRY(check_sections(offer.sections, parts));
     machine::MachineSpec spec = GODWIT_TRY(machine::parse_machine_spec(offer.spec_json));
     auto record = GODWIT_TRY(
         handover::OwnerRecord::adopt(GODWIT_TRY(offer.descriptors.take("owner")), spec.id));
@@ -96,13 +100,13 @@ Result<state::SavedState> read_state(const Standing& standing, std::uint64_t byt
     return state::SavedState::decode(copy);
 }
 
-Status load(Standing& standing, TakeOver take_over, const AdoptEndpoints& adopt_endpoints) {
+Status load(Standing& standing, TakeOver take_over, const DestinationParts& parts) {
     state::SavedState saved = GODWIT_TRY(read_state(standing, take_over.state_bytes));
-    state::Section endpoints =
-        GODWIT_TRY(saved.take({.name = std::string(endpoints_section), .instance = 0}));
+    state::Section endpoints = GODWIT_TRY(saved.take(parts.endpoints_section.id()));
     fault_point("exchange.destination.load");
     GODWIT_TRY(standing.machine->load(std::move(saved), machine::Machine::ClockPolicy::running));
-    return adopt_endpoints(standing.spec, std::move(endpoints), std::move(take_over.descriptors));
+    return parts.adopt_endpoints(
+        standing.spec, std::move(endpoints), std::move(take_over.descriptors));
 }
 
 /// Tells the source why not; the error goes on to our own caller.
@@ -120,17 +124,21 @@ Result<T> tell(const sys::MessageSocket& source, Result<T> result) {
 
 Result<std::pair<TakenMachine, std::vector<Frame>>>
 run_destination(DestinationParts parts, const sys::MessageSocket& source) {
-    GODWIT_TRY(send(source,
-                    Hello{.instance = parts.self.value,
-                          .version = std::string(version()),
-                          .build_id = std::string(build_id())}));
+    Hello hello{.instance = parts.self.value,
+                .version = std::string(version()),
+                .build_id = std::string(build_id()),
+                .sections = {}};
+    for (const state::SectionType& type : known_sections(parts)) {
+        hello.sections.push_back({.name = std::string(type.name), .version = type.version});
+    }
+    GODWIT_TRY(send(source, std::move(hello)));
     fault_point("exchange.destination.hello");
     Offer offer = GODWIT_TRY(tell(source, expect<Offer>(source, offer_timeout)));
     Standing standing = GODWIT_TRY(tell(source, build(std::move(offer), parts)));
     GODWIT_TRY(send(source, Prepared{}));
     fault_point("exchange.destination.prepared");
     TakeOver take_over = GODWIT_TRY(expect<TakeOver>(source, take_over_timeout));
-    GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts.adopt_endpoints)));
+    GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts)));
     fault_point("exchange.destination.claim");
     // The point of no return: from here the guest is ours alone.
     const handover::Ownership mine =

@@ -32,6 +32,7 @@ struct DestinationParts {
     handover::InstanceId self;
     machine::MachineEvents events;
     AdoptEndpoints adopt_endpoints;
+    state::SectionType endpoints_section; ///< What adopt_endpoints reads.
     const sys::Clock& clock;
 };
 

@@ -4,12 +4,14 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "exchange/frames.h"
+#include "state/section_check.h"
 #include "sys/mapping.h"
 
 #include <sys/mman.h>
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
@@ -53,7 +55,13 @@ class DescriptorCarrier final : public handover::Carrier {
     [[nodiscard]] std::string_view resource() const noexcept override {
         return "memory, disks and taps";
     }
-    [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
+    [[nodiscard]] std::vector<std::string> blockers() const override {
+        if (machine_.ram_mapping() == machine::RamMapping::shared) {
+            return {};
+        }
+        return {"the machine's RAM is a private copy of its snapshot, which cannot change hands: "
+                "restore it with --copy-ram"};
+    }
 
     Status prepare() override {
         machine::Resources resources = GODWIT_TRY(machine_.duplicate_resources());
@@ -83,7 +91,11 @@ class EndpointCarrier final : public handover::Carrier {
     EndpointCarrier(Endpoints& endpoints, Parcel& parcel)
         : endpoints_(endpoints), parcel_(parcel) {}
     [[nodiscard]] std::string_view resource() const noexcept override { return "consoles"; }
-    [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
+    [[nodiscard]] std::vector<std::string> blockers() const override {
+        std::string blocker = endpoints_.save_blocker();
+        return blocker.empty() ? std::vector<std::string>{}
+                               : std::vector<std::string>{std::move(blocker)};
+    }
     Status prepare() override { return ok(); }
     /// Before the pause: what the guest still prints waits in the backlog that goes over.
     Result<handover::Remaining> sync() override {
@@ -118,6 +130,7 @@ class StateCarrier final : public handover::Carrier {
     StateCarrier(machine::Machine& machine, const Endpoints& endpoints, Parcel& parcel)
         : machine_(machine), endpoints_(endpoints), parcel_(parcel) {}
     [[nodiscard]] std::string_view resource() const noexcept override { return "state"; }
+    /// Those of the machine are asked by the engine itself.
     [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
 
     Status prepare() override {
@@ -134,7 +147,7 @@ class StateCarrier final : public handover::Carrier {
 
     Status carry_paused() override {
         state::SavedState saved = GODWIT_TRY(machine_.save());
-        GODWIT_TRY(saved.add(GODWIT_TRY(endpoints_.save())));
+        GODWIT_TRY(saved.add(endpoints_));
         const std::string bytes = saved.encode();
         if (bytes.size() > parcel_.state_buffer.size()) {
             return Error(ErrorCode::resource_exhausted,
@@ -172,6 +185,7 @@ class Successor final : public handover::Destination {
                                std::to_string(hello_.protocol) + ", this build " +
                                std::to_string(protocol_version));
         }
+        check_sections(blockers);
         return ok();
     }
     [[nodiscard]] std::string build_id() const override { return hello_.build_id; }
@@ -209,10 +223,42 @@ class Successor final : public handover::Destination {
     }
 
   private:
+    /// A successor that says what it reads is refused here already; one that does not, refuses the
+    /// offer itself.
+    void check_sections(std::vector<std::string>& blockers) const {
+        if (hello_.sections.empty()) {
+            return;
+        }
+        std::vector<state::SectionType> known;
+        for (const SectionKind& kind : hello_.sections) {
+            known.push_back({.name = kind.name, .version = kind.version});
+        }
+        for (const SectionKind& kind : parcel_.offer.sections) {
+            const Status readable = state::check_readable(
+                known, {.name = kind.name, .version = kind.version, .required = kind.required});
+            if (!readable.has_value()) {
+                blockers.push_back("the successor: " + readable.error().to_string());
+            }
+        }
+    }
+
     const sys::MessageSocket& socket_;
     Parcel& parcel_;
     Hello hello_;
 };
+
+/// Every kind of section once, however many of it there are.
+std::vector<SectionKind> sections_of(const SourceParts& parts) {
+    std::vector<SectionKind> kinds;
+    for (const machine::Machine::PlannedSection& section : parts.machine.planned_sections()) {
+        if (std::ranges::find(kinds, section.id.name, &SectionKind::name) == kinds.end()) {
+            kinds.push_back({.name = section.id.name, .version = section.version});
+        }
+    }
+    const state::SectionType endpoints = parts.endpoints.section_type();
+    kinds.push_back({.name = std::string(endpoints.name), .version = endpoints.version});
+    return kinds;
+}
 
 /// The part of the offer that needs no carrier.
 Status begin_offer(const SourceParts& parts, Parcel& parcel) {
@@ -221,9 +267,7 @@ Status begin_offer(const SourceParts& parts, Parcel& parcel) {
     parcel.offer.epoch = now.epoch;
     parcel.offer.paused = !parts.machine.running();
     parcel.offer.spec_json = machine::to_json(parts.machine.spec());
-    for (const state::SectionId& id : parts.machine.section_ids()) {
-        parcel.offer.sections.push_back({.name = id.name, .version = 1});
-    }
+    parcel.offer.sections = sections_of(parts);
     return parcel.offer.descriptors.add("owner", GODWIT_TRY(parts.record.fd().duplicate()));
 }
 

@@ -10,6 +10,7 @@
 #include "exchange/wire.h"
 #include "handover/engine.h"
 #include "machine/machine.h"
+#include "state/state_unit.h"
 
 #include <atomic>
 #include <functional>
@@ -17,19 +18,15 @@
 namespace godwit::exchange {
 
 /// What else the process around the machine holds for it: consoles with their clients.
-class Endpoints {
+/// Saved while frozen.
+class Endpoints : public state::StateUnit {
   public:
-    Endpoints() = default;
-    Endpoints(const Endpoints&) = delete;
-    Endpoints& operator=(const Endpoints&) = delete;
-    virtual ~Endpoints() = default;
     /// Stops moving bytes, so that what is saved and what is in the sockets fit together.
     virtual void freeze() = 0;
     /// Undo of freeze().
     virtual void thaw() = 0;
-    /// Duplicates of the descriptors that go over, and what must be known about them. While frozen.
+    /// Duplicates of the descriptors that go over. While frozen.
     [[nodiscard]] virtual Result<sys::FdManifest> descriptors() const = 0;
-    [[nodiscard]] virtual Result<state::Section> save() const = 0;
 };
 
 struct SourceParts {

@@ -1,6 +1,7 @@
 #include "exchange/wire.h"
 
 #include "state/handover.pb.h"
+#include "state/state_unit.h"
 
 namespace godwit::exchange {
 
@@ -22,12 +23,24 @@ void put_names(const sys::FdManifest& manifest,
     }
 }
 
+using SectionList = google::protobuf::RepeatedPtrField<state::SectionKind>;
+
+void put_sections(const std::vector<SectionKind>& sections, SectionList& out) {
+    for (const SectionKind& kind : sections) {
+        state::SectionKind& section = *out.Add();
+        section.set_name(kind.name);
+        section.set_version(kind.version);
+        section.set_optional(!kind.required);
+    }
+}
+
 void put(const Hello& from, state::HandoverMessage& to) {
     auto& hello = *to.mutable_hello();
     hello.set_protocol(from.protocol);
     hello.set_instance(from.instance);
     hello.set_version(from.version);
     hello.set_build_id(from.build_id);
+    put_sections(from.sections, *hello.mutable_sections());
 }
 
 void put(const Offer& from, state::HandoverMessage& to) {
@@ -38,11 +51,7 @@ void put(const Offer& from, state::HandoverMessage& to) {
     offer.set_paused(from.paused);
     offer.set_spec_json(from.spec_json);
     put_names(from.descriptors, *offer.mutable_descriptors());
-    for (const SectionKind& kind : from.sections) {
-        auto& section = *offer.add_sections();
-        section.set_name(kind.name);
-        section.set_version(kind.version);
-    }
+    put_sections(from.sections, *offer.mutable_sections());
     for (const Frame& frame : from.frames) {
         auto& sampled = *offer.add_frames();
         sampled.set_page(frame.page);
@@ -103,20 +112,44 @@ take_descriptors(const google::protobuf::RepeatedPtrField<std::string>& names,
     return sys::FdManifest::pair_up({names.begin(), names.end()}, std::move(fds));
 }
 
-Result<WireMessage> offer_from(const state::Offer& from, std::vector<sys::Fd> fds) {
-    if (from.sections_size() > static_cast<int>(sections_max) ||
-        from.frames_size() > static_cast<int>(frames_max)) {
-        return Error(ErrorCode::corrupt, "the offer names more sections or frames than its limits");
+Result<std::vector<SectionKind>> sections_from(const SectionList& from) {
+    if (from.size() > static_cast<int>(sections_max)) {
+        return Error(ErrorCode::corrupt, "the peer names more sections than the limit");
     }
+    std::vector<SectionKind> sections;
+    for (const state::SectionKind& kind : from) {
+        if (kind.name().size() > state::section_name_bytes_max) {
+            return Error(ErrorCode::corrupt, "the peer names a section with too long a name");
+        }
+        sections.push_back(
+            {.name = kind.name(), .version = kind.version(), .required = !kind.optional()});
+    }
+    return sections;
+}
+
+Result<WireMessage> hello_from(const state::Hello& from) {
+    auto sections = GODWIT_TRY(sections_from(from.sections()));
+    return WireMessage(Hello{.protocol = from.protocol(),
+                             .instance = from.instance(),
+                             .version = from.version(),
+                             .build_id = from.build_id(),
+                             .sections = std::move(sections)});
+}
+
+Result<WireMessage> offer_from(const state::Offer& from, std::vector<sys::Fd> fds) {
+    if (from.frames_size() > static_cast<int>(frames_max)) {
+        return Error(ErrorCode::corrupt, "the offer names more frames than the limit");
+    }
+    // Before the offer: GCC 12 leaks the members made so far if an initialiser returns.
+    auto sections = GODWIT_TRY(sections_from(from.sections()));
+    auto descriptors = GODWIT_TRY(take_descriptors(from.descriptors(), std::move(fds)));
     Offer offer{.protocol = from.protocol(),
                 .instance = from.instance(),
                 .epoch = from.epoch(),
                 .paused = from.paused(),
                 .spec_json = from.spec_json(),
-                .descriptors = GODWIT_TRY(take_descriptors(from.descriptors(), std::move(fds)))};
-    for (const state::SectionKind& kind : from.sections()) {
-        offer.sections.push_back({.name = kind.name(), .version = kind.version()});
-    }
+                .sections = std::move(sections),
+                .descriptors = std::move(descriptors)};
     for (const state::Frame& frame : from.frames()) {
         offer.frames.push_back({.page = frame.page(), .host_frame = frame.host_frame()});
     }
@@ -138,10 +171,7 @@ Result<WireMessage> decode(sys::Message packet) {
     using Body = state::HandoverMessage::BodyCase;
     switch (proto.body_case()) {
     case Body::kHello:
-        return WireMessage(Hello{.protocol = proto.hello().protocol(),
-                                 .instance = proto.hello().instance(),
-                                 .version = proto.hello().version(),
-                                 .build_id = proto.hello().build_id()});
+        return hello_from(proto.hello());
     case Body::kOffer:
         return offer_from(proto.offer(), std::move(packet.fds));
     case Body::kPrepared:

@@ -20,16 +20,18 @@ inline constexpr std::uint32_t protocol_version = 1;
 inline constexpr std::uint64_t state_buffer_bytes = 64ULL << 20U;
 inline constexpr std::size_t frames_max = 1024;
 
+struct SectionKind {
+    std::string name;
+    std::uint32_t version = 0;
+    bool required = true;
+};
+
 struct Hello {
     std::uint32_t protocol = protocol_version;
     std::uint32_t instance = 0;
     std::string version;
     std::string build_id;
-};
-
-struct SectionKind {
-    std::string name;
-    std::uint32_t version = 0;
+    std::vector<SectionKind> sections; ///< What it reads; empty from builds that do not say it.
 };
 
 /// A sampled page of guest RAM (its index in the backing) and the host frame that holds it.

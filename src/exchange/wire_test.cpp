@@ -11,7 +11,7 @@ std::pair<sys::MessageSocket, sys::MessageSocket> make_pair_of_sockets() {
 
 Offer make_offer() {
     Offer offer{.instance = 7, .epoch = 3, .spec_json = "{}"};
-    offer.sections.push_back({.name = "vcpu", .version = 1});
+    offer.sections.push_back({.name = "vcpu", .version = 2, .required = false});
     offer.frames.push_back({.page = 5, .host_frame = 99});
     GODWIT_ASSERT(
         offer.descriptors.add("ram", GODWIT_MUST(sys::create_memfd("ram", 4096))).has_value());
@@ -26,9 +26,22 @@ TEST(Wire, offer_arrives_with_its_descriptors) {
     EXPECT_EQ(offer.epoch, 3U);
     ASSERT_EQ(offer.sections.size(), 1U);
     EXPECT_EQ(offer.sections[0].name, "vcpu");
+    EXPECT_EQ(offer.sections[0].version, 2U);
+    EXPECT_FALSE(offer.sections[0].required);
     ASSERT_EQ(offer.frames.size(), 1U);
     EXPECT_EQ(offer.frames[0].host_frame, 99U);
     EXPECT_TRUE(offer.descriptors.take("ram").has_value());
+}
+
+TEST(Wire, hello_tells_what_is_read) {
+    auto [source, destination] = make_pair_of_sockets();
+    Hello hello{.instance = 2, .version = "1", .build_id = "a"};
+    hello.sections.push_back({.name = "rtc", .version = 4});
+    ASSERT_TRUE(send(destination, hello).has_value());
+    const Hello got = GODWIT_MUST(expect<Hello>(source, long_enough));
+    ASSERT_EQ(got.sections.size(), 1U);
+    EXPECT_EQ(got.sections[0].name, "rtc");
+    EXPECT_EQ(got.sections[0].version, 4U);
 }
 
 TEST(Wire, failure_of_the_peer_is_its_error) {

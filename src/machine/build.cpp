@@ -49,6 +49,7 @@ Result<std::unique_ptr<Machine>> Machine::build(const MachineSpec& spec,
     auto impl =
         std::make_unique<Impl>(spec, std::move(events), clock, std::move(kvm), std::move(vm));
     impl->resources = std::move(resources);
+    impl->ram_mapping = ram_mapping;
     impl->memory = GODWIT_TRY(map_ram(spec, impl->resources, ram_mapping));
     GODWIT_TRY(build_memory_slots(impl->vm, *impl->memory));
     GODWIT_TRY(impl->vm.create_irqchip());

@@ -110,6 +110,10 @@ Result<Resources> Machine::duplicate_resources() const {
     return copies;
 }
 
+RamMapping Machine::ram_mapping() const noexcept {
+    return impl_->ram_mapping;
+}
+
 memory::GuestMemory& Machine::memory() noexcept {
     return *impl_->memory;
 }

@@ -75,18 +75,25 @@ class Machine {
     /// Loads kernel, initrd, command line and tables; sets the first vCPU at the entry point.
     [[nodiscard]] Status boot();
     /// Takes a saved state into a freshly built machine. If it fails the machine can only be
-    /// destroyed.
+    /// destroyed. A section that is newer than this build is refused by name before anything else.
     enum class ClockPolicy : std::uint8_t {
         running, ///< Handover: guest clocks never stood still (same host).
         frozen,  ///< Snapshot: guest clocks continue where they stopped.
     };
     [[nodiscard]] Status load(state::SavedState state, ClockPolicy policy);
 
-    /// The sections save() is going to write, in order; known as soon as the machine is built.
-    [[nodiscard]] std::vector<state::SectionId> section_ids() const;
-    /// Whether this build can read a section of this kind (checked before the pause, X-8).
-    [[nodiscard]] static bool knows_section(std::string_view name, std::uint32_t version) noexcept;
-    /// Reasons against saving this machine, asked while it runs; empty if none.
+    /// A section save() is going to write.
+    struct PlannedSection {
+        state::SectionId id;
+        std::uint32_t version = 0;
+        friend bool operator==(const PlannedSection&, const PlannedSection&) = default;
+    };
+    /// All of them, in order; none before boot() or load().
+    [[nodiscard]] std::vector<PlannedSection> planned_sections() const;
+    /// What this build reads (checked before the pause, X-8).
+    [[nodiscard]] static std::span<const state::SectionType> known_sections() noexcept;
+    /// Reasons against saving this machine, each with what to do, asked while it runs; empty if
+    /// none.
     [[nodiscard]] std::vector<std::string> save_blockers() const;
 
     /// Lets devices and vCPUs run. Idempotent.
@@ -105,6 +112,8 @@ class Machine {
     /// for that moment, which start() itself does not; zero while the machine is paused.
     [[nodiscard]] sys::Moment first_entry_at() const noexcept;
 
+    /// Whether the RAM is that of the resource "ram", or a copy of it that only this process has.
+    [[nodiscard]] RamMapping ram_mapping() const noexcept;
     /// Duplicates of every resource, for a handover.
     [[nodiscard]] Result<Resources> duplicate_resources() const;
     [[nodiscard]] memory::GuestMemory& memory() noexcept;

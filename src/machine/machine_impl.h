@@ -38,6 +38,7 @@ struct Machine::Impl {
     const sys::Clock& clock;
     Resources resources; ///< Duplicates for a handover; what devices use, they own.
 
+    RamMapping ram_mapping = RamMapping::shared;
     std::shared_ptr<memory::GuestMemory> memory;
     kvm::Kvm kvm;
     kvm::Vm vm;
@@ -75,6 +76,8 @@ struct Machine::Impl {
     [[nodiscard]] Status build_buses();
     [[nodiscard]] Status build_vcpus();
     [[nodiscard]] Status save_into(state::SavedState& state) const;
+    /// What is saved after the sections of KVM, in order; once ready.
+    [[nodiscard]] std::vector<const state::StateUnit*> units() const;
     [[nodiscard]] Status load_devices(state::SavedState& state, ClockPolicy policy);
 };
 

@@ -1,27 +1,41 @@
 /// Saving and loading a machine.
 ///
 /// Sections in order: "kvm-vm", "vcpu" 0.., platform devices, "pci-bus", PCI functions.
-/// Loading: 1 take and check every section, 2 devices (their interrupt lines first), 3 interrupt
-/// controllers, which take the lines' levels over, 4 vCPUs with LAPICs, 5 clock, after the TSCs it
-/// is reckoned from, 6 interrupt routes in one table.
+/// Loading: 0 refuse what is newer than this build, 1 take and check every section, 2 devices
+/// (their interrupt lines first), 3 interrupt controllers, which take the lines' levels over, 4
+/// vCPUs with LAPICs, 5 clock, after the TSCs it is reckoned from, 6 interrupt routes in one table.
 
 #include "machine/boot/boot_layout.h"
 #include "machine/machine_impl.h"
 #include "machine/vm_state.h"
+#include "state/section_check.h"
+#include "virtio/balloon/balloon_state.h"
+#include "virtio/blk/blk_state.h"
+#include "virtio/console/console_state.h"
+#include "virtio/net/net_state.h"
+#include "virtio/pci_transport_state.h"
 
-#include <algorithm>
 #include <array>
 
 namespace godwit::machine {
 
 Status Machine::Impl::save_into(state::SavedState& state) const {
-    GODWIT_TRY(state.add(GODWIT_TRY(save_vm(vm, clock))));
+    GODWIT_TRY(state.add(encode_vm_section(GODWIT_TRY(read_vm_state(vm, clock)))));
     for (std::size_t i = 0; i < vcpus.size(); ++i) {
         GODWIT_TRY(state.add(GODWIT_TRY(save_vcpu(vcpus[i]->vcpu(), vcpu_traits, cpuid[i]))));
     }
-    GODWIT_TRY(platform->save(state));
-    GODWIT_TRY(state.add(*pci));
-    return devices->save(state);
+    for (const state::StateUnit* unit : units()) {
+        GODWIT_TRY(state.add(*unit));
+    }
+    return ok();
+}
+
+std::vector<const state::StateUnit*> Machine::Impl::units() const {
+    std::vector<const state::StateUnit*> all = platform->units();
+    all.push_back(pci.get());
+    const std::vector<const state::StateUnit*> of_devices = devices->units();
+    all.insert(all.end(), of_devices.begin(), of_devices.end());
+    return all;
 }
 
 Result<state::SavedState> Machine::save() const {
@@ -34,45 +48,56 @@ Result<state::SavedState> Machine::save() const {
     return state;
 }
 
-std::vector<state::SectionId> Machine::section_ids() const {
-    const MachineSpec& spec = impl_->spec;
-    std::vector<state::SectionId> ids{{.name = "kvm-vm", .instance = 0}};
-    for (std::uint32_t i = 0; i < spec.vcpus; ++i) {
-        ids.push_back({.name = "vcpu", .instance = i});
+std::vector<Machine::PlannedSection> Machine::planned_sections() const {
+    const Impl& m = *impl_;
+    if (!m.ready) {
+        return {};
     }
-    if (spec.serial) {
-        ids.push_back({.name = "serial", .instance = 0});
+    std::vector<PlannedSection> planned{{.id = vm_section.id(), .version = vm_section.version}};
+    for (std::uint32_t i = 0; i < m.spec.vcpus; ++i) {
+        planned.push_back({.id = vcpu_section.id(i), .version = vcpu_section.version});
     }
-    for (const char* name : {"rtc", "acpi-pm", "reset", "pci-bus"}) {
-        ids.push_back({.name = name, .instance = 0});
-    }
-    for (const PlannedDevice& device : plan_devices(spec)) {
-        if (has_section(device.kind)) {
-            ids.push_back(device_section_id(device));
+    for (const state::StateUnit* unit : m.units()) {
+        const state::SectionType type = unit->section_type();
+        if (type.written()) {
+            planned.push_back({.id = unit->section_id(), .version = type.version});
         }
-        ids.push_back(transport_section_id(device));
     }
-    return ids;
+    return planned;
 }
 
-bool Machine::knows_section(std::string_view name, std::uint32_t version) noexcept {
-    constexpr std::array<std::string_view, 12> known{"kvm-vm",
-                                                     "vcpu",
-                                                     "serial",
-                                                     "rtc",
-                                                     "acpi-pm",
-                                                     "reset",
-                                                     "pci-bus",
-                                                     "virtio-pci",
-                                                     "virtio-blk",
-                                                     "virtio-net",
-                                                     "virtio-console",
-                                                     "virtio-balloon"};
-    return version == 1 && std::ranges::find(known, name) != known.end();
+std::span<const state::SectionType> Machine::known_sections() noexcept {
+    static constexpr std::array known{vm_section,
+                                      vcpu_section,
+                                      platform::Serial::section,
+                                      platform::Rtc::section,
+                                      platform::AcpiPm::section,
+                                      platform::ResetControl::section,
+                                      bus::PciBus::section,
+                                      virtio::transport_section,
+                                      virtio::blk_section,
+                                      virtio::net_section,
+                                      virtio::console_section,
+                                      virtio::balloon_section};
+    return known;
 }
 
 std::vector<std::string> Machine::save_blockers() const {
-    return {};
+    const Impl& m = *impl_;
+    if (!m.ready) {
+        return {"the machine has no state yet: boot or restore it first"};
+    }
+    std::vector<std::string> blockers;
+    if (m.ended) {
+        blockers.emplace_back("the guest has stopped by itself: start the machine anew");
+    }
+    for (const state::StateUnit* unit : m.units()) {
+        const std::string blocker = unit->save_blocker();
+        if (!blocker.empty()) {
+            blockers.push_back(unit->section_id().to_string() + ": " + blocker);
+        }
+    }
+    return blockers;
 }
 
 namespace {
@@ -84,10 +109,9 @@ struct KvmSections {
 
 Result<KvmSections> take_kvm_sections(state::SavedState& state, std::uint32_t vcpus) {
     KvmSections sections;
-    sections.vm =
-        GODWIT_TRY(parse_vm_section(GODWIT_TRY(state.take({.name = "kvm-vm", .instance = 0}))));
+    sections.vm = GODWIT_TRY(parse_vm_section(GODWIT_TRY(state.take(vm_section.id()))));
     for (std::uint32_t i = 0; i < vcpus; ++i) {
-        sections.vcpus.push_back(GODWIT_TRY(state.take({.name = "vcpu", .instance = i})));
+        sections.vcpus.push_back(GODWIT_TRY(state.take(vcpu_section.id(i))));
     }
     return sections;
 }
@@ -97,7 +121,7 @@ Result<KvmSections> take_kvm_sections(state::SavedState& state, std::uint32_t vc
 Status Machine::Impl::load_devices(state::SavedState& state, ClockPolicy policy) {
     const auto timer_policy = policy == ClockPolicy::running ? platform::TimerPolicy::running
                                                              : platform::TimerPolicy::frozen;
-    auto pci_section = GODWIT_TRY(state.take({.name = "pci-bus", .instance = 0}));
+    auto pci_section = GODWIT_TRY(state.take(bus::PciBus::section.id()));
     addresses.remove(boot::ecam_start);
     pci = GODWIT_TRY(bus::PciBus::restore(addresses, pci_section));
     GODWIT_TRY(addresses.add(boot::ecam_start, boot::ecam_bytes, pci->ecam()));
@@ -110,6 +134,11 @@ Status Machine::load(state::SavedState state, ClockPolicy policy) {
     Impl& m = *impl_;
     if (m.ready) {
         return Error(ErrorCode::conflict, "the machine has a state already");
+    }
+    for (const state::Section& section : state.sections()) {
+        GODWIT_TRY(state::check_readable(
+            known_sections(),
+            {.name = section.id.name, .version = section.version, .required = section.required}));
     }
     const KvmSections sections = GODWIT_TRY(take_kvm_sections(state, m.spec.vcpus));
     VcpuLoad load{.traits = &m.vcpu_traits,

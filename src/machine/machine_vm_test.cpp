@@ -2,6 +2,7 @@
 #include "machine/machine.h"
 #include "machine/testing/guest_image.h"
 #include "state/kvm_vm.pb.h"
+#include "state/section_check.h"
 #include "state/vcpu.pb.h"
 
 #include <gtest/gtest.h>
@@ -78,10 +79,13 @@ class MachineVmTest : public ::testing::Test {
         EXPECT_TRUE(built.has_value()) << built.error().to_string();
         return built.has_value() ? std::move(*built) : nullptr;
     }
-    std::unique_ptr<Machine> boot(const MachineSpec& spec) {
+    std::unique_ptr<Machine> build(const MachineSpec& spec) {
         auto resources = open_resources(spec);
         EXPECT_TRUE(resources.has_value());
-        auto machine = build(spec, std::move(*resources));
+        return build(spec, std::move(*resources));
+    }
+    std::unique_ptr<Machine> boot(const MachineSpec& spec) {
+        auto machine = build(spec);
         const Status booted = machine->boot();
         EXPECT_TRUE(booted.has_value()) << booted.error().to_string();
         return machine;
@@ -195,12 +199,44 @@ TEST_F(MachineVmTest, sections_saved_are_the_sections_announced) {
     const auto machine = boot(spec_for(kernel, 2));
     const auto saved = machine->save();
     ASSERT_TRUE(saved.has_value()) << saved.error().to_string();
-    std::vector<state::SectionId> ids;
+    std::vector<Machine::PlannedSection> written;
     for (const state::Section& section : saved->sections()) {
-        EXPECT_TRUE(Machine::knows_section(section.id.name, section.version));
-        ids.push_back(section.id);
+        EXPECT_TRUE(state::check_readable(Machine::known_sections(),
+                                          {.name = section.id.name, .version = section.version})
+                        .has_value());
+        written.push_back({.id = section.id, .version = section.version});
     }
-    EXPECT_EQ(ids, machine->section_ids());
+    EXPECT_EQ(written, machine->planned_sections());
+}
+
+TEST_F(MachineVmTest, newer_or_unknown_sections_are_refused_by_name) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel);
+    auto machine = boot(spec);
+    const auto saved = machine->save();
+    ASSERT_TRUE(saved.has_value()) << saved.error().to_string();
+    state::SavedState newer;
+    for (state::Section section : saved->sections()) {
+        section.version += section.id.name == "rtc" ? 1U : 0U;
+        ASSERT_TRUE(newer.add(std::move(section)).has_value());
+    }
+    state::SavedState unknown = *saved;
+    ASSERT_TRUE(unknown.add(state::Section{.id = {.name = "gpu"}, .payload = {}}).has_value());
+    const auto refuse = [&](state::SavedState state) {
+        auto successor = build(spec);
+        return successor->load(std::move(state), Machine::ClockPolicy::frozen).error().to_string();
+    };
+    EXPECT_NE(refuse(newer).find("'rtc' has version 2"), std::string::npos) << refuse(newer);
+    EXPECT_NE(refuse(unknown).find("'gpu'"), std::string::npos) << refuse(unknown);
+}
+
+TEST_F(MachineVmTest, blockers_are_told_while_it_runs) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel);
+    EXPECT_EQ(build(spec)->save_blockers().size(), 1U) << "it has no state yet";
+    const auto machine = boot(spec);
+    ASSERT_TRUE(machine->start().has_value());
+    EXPECT_TRUE(machine->save_blockers().empty());
 }
 
 TEST_F(MachineVmTest, clocks_go_on_across_ten_hand_overs) {

@@ -1,7 +1,7 @@
 #include "machine/vcpu_state.h"
 
 #include "machine/cpuid.h"
-#include "machine/section_codec.h"
+#include "state/section_codec.h"
 #include "state/vcpu.pb.h"
 
 #include <x86intrin.h>
@@ -156,7 +156,7 @@ Result<state::Section> save_vcpu(const kvm::Vcpu& vcpu,
     saved.set_tsc_khz(GODWIT_TRY(vcpu.tsc_khz()));
     saved.set_tsc_offset(GODWIT_TRY(read_tsc_offset(vcpu, traits)));
     saved.mutable_cpuid()->assign(reinterpret_cast<const char*>(cpuid.data()), cpuid.size_bytes());
-    return encode_section({.name = "vcpu", .instance = vcpu.id()}, saved);
+    return state::encode_section(vcpu_section, vcpu.id(), saved);
 }
 
 namespace {
@@ -164,7 +164,7 @@ namespace {
 template <typename T>
 Result<T> structure_of(const state::Section& section, const std::string& bytes, const char* what) {
     if (bytes.size() != sizeof(T)) {
-        return bad_section(section, std::string(what) + " has the wrong length");
+        return state::bad_section(section, std::string(what) + " has the wrong length");
     }
     T value{};
     std::memcpy(&value, bytes.data(), sizeof(value));
@@ -175,7 +175,7 @@ Result<std::vector<kvm_cpuid_entry2>> cpuid_of(const state::Section& section,
                                                const std::string& bytes) {
     const std::size_t count = bytes.size() / sizeof(kvm_cpuid_entry2);
     if (bytes.size() % sizeof(kvm_cpuid_entry2) != 0 || count == 0 || count > cpuid_entries_max) {
-        return bad_section(section, "CPUID has the wrong length");
+        return state::bad_section(section, "CPUID has the wrong length");
     }
     std::vector<kvm_cpuid_entry2> entries(count);
     std::memcpy(entries.data(), bytes.data(), bytes.size());
@@ -213,14 +213,14 @@ Status set_tsc_frequency(const kvm::Vcpu& vcpu, std::uint32_t khz, std::uint32_t
 
 Status
 check_vcpu_section(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
-    const auto saved = GODWIT_TRY(decode_section<state::VcpuState>(section));
+    const auto saved = GODWIT_TRY(state::decode_section<state::VcpuState>(vcpu_section, section));
     const auto cpuid = GODWIT_TRY(cpuid_of(section, saved.cpuid()));
     if (!same(cpuid, load.cpuid)) {
         GODWIT_TRY(check_cpuid(cpuid, load.cpuid));
     }
     if (saved.msr_indices_size() != saved.msr_values_size() ||
         static_cast<std::size_t>(saved.msr_indices_size()) > msrs_max) {
-        return bad_section(section, "MSR indices and values do not match");
+        return state::bad_section(section, "MSR indices and values do not match");
     }
     if (saved.xsave().size() > vcpu.traits().xsave_bytes) {
         return Error(ErrorCode::unsupported,
@@ -288,7 +288,7 @@ Status set_tsc(const kvm::Vcpu& vcpu, const VcpuStateTraits& traits, std::uint64
 
 Result<std::vector<kvm_cpuid_entry2>>
 load_vcpu(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
-    const auto saved = GODWIT_TRY(decode_section<state::VcpuState>(section));
+    const auto saved = GODWIT_TRY(state::decode_section<state::VcpuState>(vcpu_section, section));
     auto cpuid = GODWIT_TRY(cpuid_of(section, saved.cpuid()));
     const auto regs = GODWIT_TRY(structure_of<kvm_regs>(section, saved.regs(), "regs"));
     const auto sregs = GODWIT_TRY(structure_of<kvm_sregs2>(section, saved.sregs2(), "sregs2"));

@@ -14,6 +14,8 @@
 
 namespace godwit::machine {
 
+inline constexpr state::SectionType vcpu_section{"vcpu", 1};
+
 /// What the vCPUs of one machine have in common on this host.
 struct VcpuStateTraits {
     /// MSRs that can be read: those KVM lists, in its order, and MTRRs and machine check banks,

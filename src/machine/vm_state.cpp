@@ -1,7 +1,7 @@
 #include "machine/vm_state.h"
 
-#include "machine/section_codec.h"
 #include "state/kvm_vm.pb.h"
+#include "state/section_codec.h"
 
 #include <x86intrin.h>
 
@@ -22,24 +22,34 @@ void put(std::string& out, const T& value) {
 
 } // namespace
 
-Result<state::Section> save_vm(const kvm::Vm& vm, const sys::Clock& clock) {
-    state::KvmVmState saved;
-    for (const kvm_irqchip& chip : GODWIT_TRY(vm.irqchips())) {
-        put(*saved.add_irqchips(), chip);
-    }
-    kvm_pit_state2 pit = GODWIT_TRY(vm.pit());
-    for (kvm_pit_channel_state& channel : pit.channels) {
+Result<VmState> read_vm_state(const kvm::Vm& vm, const sys::Clock& clock) {
+    VmState state;
+    state.irqchips = GODWIT_TRY(vm.irqchips());
+    state.pit = GODWIT_TRY(vm.pit());
+    for (kvm_pit_channel_state& channel : state.pit.channels) {
         // The host's time, which KVM takes anew when it loads the counters.
         channel.count_load_time = 0;
     }
-    put(*saved.mutable_pit(), pit);
-    state::ClockState& moment = *saved.mutable_clock();
     const kvm_clock_data data = GODWIT_TRY(vm.clock());
-    moment.set_host_tsc(has_host_tsc(data) ? data.host_tsc : __rdtsc());
-    moment.set_host_tsc_exact(has_host_tsc(data));
-    moment.set_monotonic_ns(clock.now().time_since_epoch().count());
-    moment.set_kvmclock_ns(data.clock);
-    return encode_section({.name = "kvm-vm", .instance = 0}, saved);
+    state.clock = {.kvmclock_ns = data.clock,
+                   .host_tsc = has_host_tsc(data) ? data.host_tsc : __rdtsc(),
+                   .monotonic_ns = clock.now().time_since_epoch().count(),
+                   .host_tsc_exact = has_host_tsc(data)};
+    return state;
+}
+
+state::Section encode_vm_section(const VmState& state) {
+    state::KvmVmState saved;
+    for (const kvm_irqchip& chip : state.irqchips) {
+        put(*saved.add_irqchips(), chip);
+    }
+    put(*saved.mutable_pit(), state.pit);
+    state::ClockState& moment = *saved.mutable_clock();
+    moment.set_kvmclock_ns(state.clock.kvmclock_ns);
+    moment.set_host_tsc(state.clock.host_tsc);
+    moment.set_monotonic_ns(state.clock.monotonic_ns);
+    moment.set_host_tsc_exact(state.clock.host_tsc_exact);
+    return state::encode_section(vm_section, 0, saved);
 }
 
 namespace {
@@ -47,7 +57,7 @@ namespace {
 template <typename T>
 Status take(const state::Section& section, const std::string& bytes, T& out) {
     if (bytes.size() != sizeof(T)) {
-        return bad_section(section, "a structure has the wrong length");
+        return state::bad_section(section, "a structure has the wrong length");
     }
     std::memcpy(&out, bytes.data(), sizeof(out));
     return ok();
@@ -56,17 +66,17 @@ Status take(const state::Section& section, const std::string& bytes, T& out) {
 } // namespace
 
 Result<VmState> parse_vm_section(const state::Section& section) {
-    const auto saved = GODWIT_TRY(decode_section<state::KvmVmState>(section));
+    const auto saved = GODWIT_TRY(state::decode_section<state::KvmVmState>(vm_section, section));
     VmState state;
     if (saved.irqchips_size() != static_cast<int>(state.irqchips.size())) {
-        return bad_section(section, "there must be three interrupt controllers");
+        return state::bad_section(section, "there must be three interrupt controllers");
     }
     for (int i = 0; i < saved.irqchips_size(); ++i) {
         GODWIT_TRY(take(section, saved.irqchips(i), state.irqchips[static_cast<std::size_t>(i)]));
     }
     GODWIT_TRY(take(section, saved.pit(), state.pit));
     if (!saved.has_clock()) {
-        return bad_section(section, "the clock is missing");
+        return state::bad_section(section, "the clock is missing");
     }
     state.clock = {.kvmclock_ns = saved.clock().kvmclock_ns(),
                    .host_tsc = saved.clock().host_tsc(),

@@ -12,6 +12,8 @@
 
 namespace godwit::machine {
 
+inline constexpr state::SectionType vm_section{"kvm-vm", 1};
+
 /// One moment in the guest's kvmclock, the host's TSC and the host's CLOCK_MONOTONIC.
 struct ClockMoment {
     std::uint64_t kvmclock_ns = 0;
@@ -26,7 +28,8 @@ struct VmState {
     ClockMoment clock;
 };
 
-[[nodiscard]] Result<state::Section> save_vm(const kvm::Vm& vm, const sys::Clock& clock);
+[[nodiscard]] Result<VmState> read_vm_state(const kvm::Vm& vm, const sys::Clock& clock);
+[[nodiscard]] state::Section encode_vm_section(const VmState& state);
 [[nodiscard]] Result<VmState> parse_vm_section(const state::Section& section);
 
 /// Sets PIC and IOAPIC, then the PIT. Before the LAPICs: what the IOAPIC delivers again on being

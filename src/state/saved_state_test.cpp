@@ -276,8 +276,10 @@ TEST(SavedState, finish_optional_leftovers_are_counted) {
 class FakeUnit final : public StateUnit {
   public:
     explicit FakeUnit(std::function<Saved()> saved) : saved_(std::move(saved)) {}
-    [[nodiscard]] SectionId section_id() const override { return {.name = "fake", .instance = 2}; }
+    [[nodiscard]] SectionType section_type() const override { return {"fake", 1}; }
+    [[nodiscard]] SectionId section_id() const override { return section_type().id(2); }
     [[nodiscard]] Result<Saved> save() const override { return saved_(); }
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     std::function<Saved()> saved_;

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 
 namespace godwit::state {
@@ -25,6 +26,21 @@ struct SectionId {
     std::uint32_t instance = 0;
     friend auto operator<=>(const SectionId&, const SectionId&) = default;
     [[nodiscard]] std::string to_string() const { return name + "#" + std::to_string(instance); }
+};
+
+/// A kind of section: its name and the version that this build writes. It reads every version from
+/// 1 to that one, so the same or a newer build reads what an older one wrote (X-8). Each unit
+/// declares its own as a constant; whoever offers, checks or restores uses that constant.
+struct SectionType {
+    std::string_view name; ///< A literal; what SectionId says of a name.
+    std::uint32_t version = 1;
+    /// For `version`: the unit has a name but never writes a section.
+    static constexpr std::uint32_t never_written = 0;
+    [[nodiscard]] constexpr bool written() const noexcept { return version != never_written; }
+    [[nodiscard]] SectionId id(std::uint32_t instance = 0) const {
+        return {.name = std::string(name), .instance = instance};
+    }
+    friend bool operator==(const SectionType&, const SectionType&) = default;
 };
 
 /// One saved section. `required`: a reader that does not know it must refuse the whole state.
@@ -50,11 +66,12 @@ class StateUnit {
     StateUnit(const StateUnit&) = delete;
     StateUnit& operator=(const StateUnit&) = delete;
     virtual ~StateUnit() = default;
+    [[nodiscard]] virtual SectionType section_type() const = 0;
     [[nodiscard]] virtual SectionId section_id() const = 0;
     [[nodiscard]] virtual Result<Saved> save() const = 0;
-    /// Why this unit could not be saved, asked in `plan` while the guest runs; empty if nothing
-    /// speaks against it.
-    [[nodiscard]] virtual std::string save_blocker() const { return {}; }
+    /// Why this unit could not be saved and what to do about it, asked in `plan` while the guest
+    /// runs; empty if nothing speaks against it.
+    [[nodiscard]] virtual std::string save_blocker() const = 0;
 };
 
 } // namespace godwit::state

@@ -413,6 +413,18 @@ void PciTransport::quiesce() {
     device_->quiesce();
 }
 
+state::SectionType PciTransport::section_type() const {
+    return transport_section;
+}
+
+state::SectionId PciTransport::section_id() const {
+    return transport_section.id(slot_);
+}
+
+state::SectionType PciTransport::DeviceUnit::section_type() const {
+    return transport_.device_->section_type();
+}
+
 state::SectionId PciTransport::DeviceUnit::section_id() const {
     return transport_.device_->section_id();
 }
@@ -420,6 +432,11 @@ state::SectionId PciTransport::DeviceUnit::section_id() const {
 Result<state::Saved> PciTransport::DeviceUnit::save() const {
     const std::lock_guard lock(transport_.mutex_);
     return transport_.device_->save();
+}
+
+std::string PciTransport::DeviceUnit::save_blocker() const {
+    const std::lock_guard lock(transport_.mutex_);
+    return transport_.device_->save_blocker();
 }
 
 Result<state::Saved> PciTransport::save() const {
@@ -444,7 +461,7 @@ Result<state::Saved> PciTransport::save() const {
     state.window_length =
         static_cast<std::uint32_t>(bus::load_little(std::span(window).subspan(8, 4)));
     state.function = function_.save();
-    return encode(state, section_id());
+    return encode(state, slot_);
 }
 
 Status PciTransport::load(const PciTransportState& state) {

@@ -66,15 +66,19 @@ class PciTransport final : public state::StateUnit,
     void wake();
     void quiesce();
 
-    [[nodiscard]] state::SectionId section_id() const override { return {"virtio-pci", slot_}; }
+    [[nodiscard]] state::SectionType section_type() const override;
+    [[nodiscard]] state::SectionId section_id() const override;
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     class DeviceUnit final : public state::StateUnit {
       public:
         explicit DeviceUnit(const PciTransport& transport) : transport_(transport) {}
+        [[nodiscard]] state::SectionType section_type() const override;
         [[nodiscard]] state::SectionId section_id() const override;
         [[nodiscard]] Result<state::Saved> save() const override;
+        [[nodiscard]] std::string save_blocker() const override;
 
       private:
         const PciTransport& transport_;

@@ -1,6 +1,7 @@
 #include "virtio/pci_transport_state.h"
 
 #include "bus/pci/pci_state.h"
+#include "state/section_codec.h"
 #include "state/virtio_pci.pb.h"
 
 #include <limits>
@@ -9,11 +10,7 @@ namespace godwit::virtio {
 
 namespace {
 
-constexpr std::uint32_t section_version = 1;
-
-Error bad(const state::Section& section, const char* what) {
-    return Error(ErrorCode::corrupt, "section " + section.id.to_string() + ": " + what);
-}
+using state::bad_section;
 
 template <typename T>
 bool fits(std::uint32_t value) {
@@ -71,7 +68,7 @@ CommonConfigState::Queue decode_queue(const state::VirtioQueueState& saved) {
 
 } // namespace
 
-state::Section encode(const PciTransportState& transport, state::SectionId id) {
+state::Section encode(const PciTransportState& transport, std::uint8_t slot) {
     state::VirtioPciState saved;
     saved.set_device_type(transport.device_type);
     saved.set_status(transport.config.status);
@@ -89,25 +86,17 @@ state::Section encode(const PciTransportState& transport, state::SectionId id) {
     saved.set_window_offset(transport.window_offset);
     saved.set_window_length(transport.window_length);
     bus::encode(transport.function, *saved.mutable_function());
-    return {.id = std::move(id),
-            .version = section_version,
-            .required = true,
-            .payload = saved.SerializeAsString()};
+    return state::encode_section(transport_section, slot, saved);
 }
 
 Result<PciTransportState> decode(const state::Section& section) {
-    state::VirtioPciState saved;
-    if (section.version != section_version) {
-        return bad(section, "its version is unknown");
-    }
-    if (!saved.ParseFromString(section.payload)) {
-        return bad(section, "it is not a message of its kind");
-    }
+    const auto saved =
+        GODWIT_TRY(state::decode_section<state::VirtioPciState>(transport_section, section));
     if (!complete(saved)) {
-        return bad(section, "a field is missing");
+        return bad_section(section, "a field is missing");
     }
     if (!in_range(saved)) {
-        return bad(section, "a field is out of range");
+        return bad_section(section, "a field is out of range");
     }
     PciTransportState transport;
     transport.device_type = static_cast<std::uint16_t>(saved.device_type());
@@ -121,7 +110,7 @@ Result<PciTransportState> decode(const state::Section& section) {
                         .queues = {}};
     for (const state::VirtioQueueState& queue : saved.queues()) {
         if (!complete(queue) || !in_range(queue)) {
-            return bad(section, "a queue is incomplete or out of range");
+            return bad_section(section, "a queue is incomplete or out of range");
         }
         transport.config.queues.push_back(decode_queue(queue));
     }

@@ -12,6 +12,8 @@
 
 namespace godwit::virtio {
 
+inline constexpr state::SectionType transport_section{"virtio-pci", 1};
+
 struct PciTransportState {
     std::uint16_t device_type = 0;
     CommonConfigState config;
@@ -23,7 +25,7 @@ struct PciTransportState {
     bus::PciFunctionState function;
 };
 
-[[nodiscard]] state::Section encode(const PciTransportState& transport, state::SectionId id);
+[[nodiscard]] state::Section encode(const PciTransportState& transport, std::uint8_t slot);
 [[nodiscard]] Result<PciTransportState> decode(const state::Section& section);
 
 } // namespace godwit::virtio

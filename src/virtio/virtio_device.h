@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace godwit::virtio {
@@ -94,9 +95,13 @@ class VirtioDevice {
     virtual void quiesce() = 0;
     /// The queues as they stand, for saving; at rest only. Empty entries where not enabled.
     [[nodiscard]] virtual std::vector<std::optional<QueueState>> queue_states() const = 0;
-    /// The device-specific section ("virtio-blk", instance given at construction); at rest only.
+    /// The device-specific section ("virtio-blk", instance given at construction).
+    [[nodiscard]] virtual state::SectionType section_type() const = 0;
     [[nodiscard]] virtual state::SectionId section_id() const = 0;
+    /// At rest only.
     [[nodiscard]] virtual Result<state::Saved> save() const = 0;
+    /// See StateUnit; asked while the device works.
+    [[nodiscard]] virtual std::string save_blocker() const = 0;
 };
 
 } // namespace godwit::virtio

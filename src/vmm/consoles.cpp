@@ -1,6 +1,7 @@
 #include "vmm/consoles.h"
 
 #include "state/consoles.pb.h"
+#include "state/section_codec.h"
 
 namespace godwit::vmm {
 
@@ -94,7 +95,7 @@ Result<sys::FdManifest> Consoles::descriptors() const {
     return manifest;
 }
 
-Result<state::Section> Consoles::save() const {
+Result<state::Saved> Consoles::save() const {
     state::Consoles message;
     for (const auto& [name, port] : ports_) {
         const ConsolePortState state = GODWIT_TRY(port->save());
@@ -110,7 +111,7 @@ Result<state::Section> Consoles::save() const {
             client.set_pending_input(state.clients[i].pending_input);
         }
     }
-    return state::Section{.id = {.name = "vmm-consoles"}, .payload = message.SerializeAsString()};
+    return state::encode_section(section, 0, message);
 }
 
 namespace {
@@ -139,19 +140,15 @@ Result<ConsolePortState> port_from(const state::ConsolePort& saved, sys::FdManif
 
 } // namespace
 
-Status Consoles::adopt(state::Section section, sys::FdManifest descriptors) {
-    state::Consoles message;
-    if (!message.ParseFromString(section.payload)) {
-        return Error(ErrorCode::corrupt, "section vmm-consoles#0 is not what its schema says");
-    }
+Status Consoles::adopt(const state::Section& saved, sys::FdManifest descriptors) {
+    const auto message = GODWIT_TRY(state::decode_section<state::Consoles>(section, saved));
     std::map<std::string, ConsolePortState> states;
-    for (const state::ConsolePort& saved : message.ports()) {
-        if (!ports_.contains(saved.name())) {
-            return Error(ErrorCode::corrupt,
-                         "section vmm-consoles#0 holds a console '" + saved.name() +
-                             "' the machine has not");
+    for (const state::ConsolePort& port : message.ports()) {
+        if (!ports_.contains(port.name())) {
+            return state::bad_section(
+                saved, "it holds a console '" + port.name() + "' the machine has not");
         }
-        states[saved.name()] = GODWIT_TRY(port_from(saved, descriptors));
+        states[port.name()] = GODWIT_TRY(port_from(port, descriptors));
     }
     loop_.run_and_wait([&] {
         for (auto& [name, state] : states) {

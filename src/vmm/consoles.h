@@ -15,6 +15,8 @@ namespace godwit::vmm {
 
 class Consoles final : public exchange::Endpoints {
   public:
+    static constexpr state::SectionType section{"vmm-consoles", 1};
+
     /// Takes input for a port of the machine ("serial", "virtio").
     using Input = std::function<std::size_t(std::string_view port, std::span<const std::byte>)>;
 
@@ -36,9 +38,12 @@ class Consoles final : public exchange::Endpoints {
     /// As thaw(), but already on the loop's thread.
     void thaw_here();
     [[nodiscard]] Result<sys::FdManifest> descriptors() const override;
-    [[nodiscard]] Result<state::Section> save() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
+    [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
     /// Takes what a predecessor saved; frozen until thaw().
-    [[nodiscard]] Status adopt(state::Section section, sys::FdManifest descriptors);
+    [[nodiscard]] Status adopt(const state::Section& saved, sys::FdManifest descriptors);
 
   private:
     sys::EventLoop& loop_;

@@ -70,13 +70,6 @@ void Service::start_exchange(ControlServer::Request request) {
         request.reply.error(limits.error());
         return;
     }
-    if (ram_is_private_) {
-        request.reply.error(
-            Error(ErrorCode::conflict,
-                  "the machine was restored with its RAM as a private copy of the snapshot, which "
-                  "cannot change hands: restore it with --copy-ram to be able to exchange it"));
-        return;
-    }
     auto successor = std::make_shared<sys::MessageSocket>(std::move(request.fds[0]));
     start_job("exchange", [this, successor, reply = request.reply, limits = *limits] {
         handover::Report report = exchange::run_source(
@@ -145,6 +138,19 @@ void Service::await_successor() {
     });
 }
 
+namespace {
+
+/// Before anything is paused; every blocker at once.
+Status check_savable(const machine::Machine& machine) {
+    std::string text;
+    for (const std::string& blocker : machine.save_blockers()) {
+        text += (text.empty() ? "" : "; ") + blocker;
+    }
+    return text.empty() ? ok() : Error(ErrorCode::conflict, "the machine cannot be saved: " + text);
+}
+
+} // namespace
+
 void Service::start_snapshot(ControlServer::Request request) {
     const Status owner = check_owner();
     if (!owner.has_value()) {
@@ -158,6 +164,11 @@ void Service::start_snapshot(ControlServer::Request request) {
     }
     const std::string directory = request.params["directory"];
     const bool was_running = state_ == RunState::running;
+    const Status savable = check_savable(*machine_);
+    if (!savable.has_value()) {
+        request.reply.error(savable.error());
+        return;
+    }
     start_job("snapshot", [this, directory, was_running, reply = request.reply] {
         Result<SnapshotReport> result = SnapshotReport{};
         consoles_->freeze();

@@ -159,9 +159,8 @@ Status Service::begin_restored() {
     resources.push_back(
         {.name = "ram", .fd = GODWIT_TRY(ram_of(snapshot, options_.restore_copies_ram))});
     GODWIT_TRY(own_new_machine(snapshot.spec));
-    ram_is_private_ = !options_.restore_copies_ram;
-    const auto mapping =
-        ram_is_private_ ? machine::RamMapping::private_copy : machine::RamMapping::shared;
+    const auto mapping = options_.restore_copies_ram ? machine::RamMapping::shared
+                                                     : machine::RamMapping::private_copy;
     machine_ = GODWIT_TRY(machine::Machine::build(
         snapshot.spec, std::move(resources), mapping, machine_events(), clock_));
     return machine_->load(std::move(snapshot.state), machine::Machine::ClockPolicy::frozen);
@@ -172,18 +171,19 @@ Status Service::begin_incoming() {
         std::make_shared<sys::MessageSocket>(sys::Fd(std::exchange(options_.incoming_fd, -1)));
     tell_ready(ok());
     start_job("takeover", [this, source] {
-        auto result = exchange::run_destination(
-            {.self = options_.instance,
-             .events = machine_events(),
-             .adopt_endpoints =
-                 [this](const machine::MachineSpec& spec,
-                        state::Section section,
-                        sys::FdManifest descriptors) {
-                     make_consoles(spec);
-                     return consoles_->adopt(std::move(section), std::move(descriptors));
-                 },
-             .clock = clock_},
-            *source);
+        auto result = exchange::run_destination({.self = options_.instance,
+                                                 .events = machine_events(),
+                                                 .adopt_endpoints =
+                                                     [this](const machine::MachineSpec& spec,
+                                                            state::Section section,
+                                                            sys::FdManifest descriptors) {
+                                                         make_consoles(spec);
+                                                         return consoles_->adopt(
+                                                             section, std::move(descriptors));
+                                                     },
+                                                 .endpoints_section = Consoles::section,
+                                                 .clock = clock_},
+                                                *source);
         // Functions kept by the loop must be copyable or moved; the pair is moved through a shared
         // pointer.
         auto kept = std::make_shared<decltype(result)>(std::move(result));
@@ -287,9 +287,8 @@ Status Service::reboot() {
     }
     machine::Resources resources = GODWIT_TRY(machine_->duplicate_resources());
     const machine::MachineSpec spec = machine_->spec();
+    const machine::RamMapping mapping = machine_->ram_mapping();
     machine_.reset();
-    const auto mapping =
-        ram_is_private_ ? machine::RamMapping::private_copy : machine::RamMapping::shared;
     machine_ = GODWIT_TRY(
         machine::Machine::build(spec, std::move(resources), mapping, machine_events(), clock_));
     GODWIT_TRY(machine_->boot());

@@ -103,7 +103,6 @@ class Service {
     std::optional<handover::OwnerRecord> record_;
     Role role_ = Role::owner;
     RunState state_ = RunState::building;
-    bool ram_is_private_ = false;
     int exit_code_ = 0;
     std::unique_ptr<Consoles> consoles_;
     std::unique_ptr<machine::Machine> machine_;

@@ -3,6 +3,7 @@
 #include "bus/little_endian.h"
 #include "bus/pci/pci_state.h"
 #include "state/pci.pb.h"
+#include "state/section_codec.h"
 
 #include <algorithm>
 #include <bit>
@@ -45,18 +46,14 @@ Result<std::unique_ptr<PciBus>> PciBus::create(AddressSpace& space) {
     return std::unique_ptr<PciBus>(new PciBus(space));
 }
 
-Result<std::unique_ptr<PciBus>> PciBus::restore(AddressSpace& space,
-                                                const state::Section& section) {
-    state::PciBusState saved;
-    if (section.version != 1 || !saved.ParseFromString(section.payload)) {
-        return Error(ErrorCode::corrupt, "section " + section.id.to_string() + " cannot be read");
-    }
-    if (!saved.has_config_address() || !saved.has_host_bridge()) {
-        return Error(ErrorCode::corrupt, "section " + section.id.to_string() + " is incomplete");
+Result<std::unique_ptr<PciBus>> PciBus::restore(AddressSpace& space, const state::Section& saved) {
+    const auto message = GODWIT_TRY(state::decode_section<state::PciBusState>(section, saved));
+    if (!message.has_config_address() || !message.has_host_bridge()) {
+        return state::bad_section(saved, "a field is missing");
     }
     auto bus = GODWIT_TRY(create(space));
-    GODWIT_TRY(bus->bridge_.function_.load(GODWIT_TRY(decode(saved.host_bridge()))));
-    bus->ports_.address_ = saved.config_address() & config_address_mask;
+    GODWIT_TRY(bus->bridge_.function_.load(GODWIT_TRY(decode(message.host_bridge()))));
+    bus->ports_.address_ = message.config_address() & config_address_mask;
     return bus;
 }
 
@@ -67,8 +64,7 @@ Result<state::Saved> PciBus::save() const {
         const std::lock_guard lock(bridge_.mutex_);
         encode(bridge_.function_.save(), *saved.mutable_host_bridge());
     }
-    return state::Section{
-        .id = section_id(), .version = 1, .required = true, .payload = saved.SerializeAsString()};
+    return state::encode_section(section, 0, saved);
 }
 
 Status PciBus::add(std::uint8_t slot, ConfigTarget& function) {

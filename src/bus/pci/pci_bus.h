@@ -32,11 +32,13 @@ inline constexpr Gpa bar_window_end{0xe000'0000};
 
 class PciBus final : public state::StateUnit {
   public:
+    static constexpr state::SectionType section{"pci-bus", 1};
+
     /// `space` is the guest-physical one, for the bridge; it outlives the bus.
     [[nodiscard]] static Result<std::unique_ptr<PciBus>> create(AddressSpace& space);
     /// A bus as a guest had left it. Functions are added again, restored themselves.
     [[nodiscard]] static Result<std::unique_ptr<PciBus>> restore(AddressSpace& space,
-                                                                 const state::Section& section);
+                                                                 const state::Section& saved);
 
     /// Puts a function in a slot (1..31); it outlives the bus or is removed.
     [[nodiscard]] Status add(std::uint8_t slot, ConfigTarget& function);
@@ -49,8 +51,10 @@ class PciBus final : public state::StateUnit {
     /// Answers config_ports_count ports from config_ports_start. Byte writes to 0xcf9 are ignored.
     [[nodiscard]] BusDevice& ports() noexcept { return ports_; }
 
-    [[nodiscard]] state::SectionId section_id() const override { return {"pci-bus", 0}; }
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     class Ecam final : public BusDevice {

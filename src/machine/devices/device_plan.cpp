@@ -26,25 +26,4 @@ std::vector<PlannedDevice> plan_devices(const MachineSpec& spec) {
     return plan;
 }
 
-state::SectionId device_section_id(const PlannedDevice& device) {
-    const auto instance = static_cast<std::uint32_t>(device.index);
-    switch (device.kind) {
-    case DeviceKind::disk:
-        return {.name = "virtio-blk", .instance = instance};
-    case DeviceKind::net:
-        return {.name = "virtio-net", .instance = instance};
-    case DeviceKind::console:
-        return {.name = "virtio-console", .instance = instance};
-    case DeviceKind::rng:
-        return {.name = "virtio-rng", .instance = instance};
-    case DeviceKind::balloon:
-        return {.name = "virtio-balloon", .instance = instance};
-    }
-    return {};
-}
-
-state::SectionId transport_section_id(const PlannedDevice& device) {
-    return {.name = "virtio-pci", .instance = device.slot};
-}
-
 } // namespace godwit::machine

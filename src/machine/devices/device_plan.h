@@ -5,7 +5,6 @@
 /// entropy, balloon.
 
 #include "machine/machine_spec.h"
-#include "state/state_unit.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -25,13 +24,5 @@ struct PlannedDevice {
 inline constexpr std::size_t devices_max = 31;
 
 [[nodiscard]] std::vector<PlannedDevice> plan_devices(const MachineSpec& spec);
-
-/// The section the device itself writes. Entropy devices write none.
-[[nodiscard]] state::SectionId device_section_id(const PlannedDevice& device);
-/// The section of its PCI transport.
-[[nodiscard]] state::SectionId transport_section_id(const PlannedDevice& device);
-[[nodiscard]] constexpr bool has_section(DeviceKind kind) noexcept {
-    return kind != DeviceKind::rng;
-}
 
 } // namespace godwit::machine

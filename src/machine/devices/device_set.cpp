@@ -8,11 +8,33 @@
 #include "virtio/console/console_device.h"
 #include "virtio/net/net_device.h"
 #include "virtio/pci_transport.h"
+#include "virtio/pci_transport_state.h"
 #include "virtio/rng/rng_device.h"
 
 #include <nlohmann/json.hpp>
 
 namespace godwit::machine {
+
+namespace {
+
+/// What a device writes itself, beside its transport.
+state::SectionType device_section(DeviceKind kind) noexcept {
+    switch (kind) {
+    case DeviceKind::disk:
+        return virtio::BlkDevice::section;
+    case DeviceKind::net:
+        return virtio::NetDevice::section;
+    case DeviceKind::console:
+        return virtio::ConsoleDevice::section;
+    case DeviceKind::rng:
+        return virtio::RngDevice::section;
+    case DeviceKind::balloon:
+        return virtio::BalloonDevice::section;
+    }
+    return {};
+}
+
+} // namespace
 
 DeviceSet::DeviceSet(const Args& args) : args_(args) {}
 
@@ -47,11 +69,12 @@ Status DeviceSet::add(const PlannedDevice& planned, state::SavedState* state) {
         return ok();
     }
     std::optional<state::Section> section;
-    if (has_section(planned.kind)) {
-        section = GODWIT_TRY(state->take(device_section_id(planned)));
+    const state::SectionType type = device_section(planned.kind);
+    if (type.written()) {
+        section = GODWIT_TRY(state->take(type.id(static_cast<std::uint32_t>(planned.index))));
     }
     auto device = GODWIT_TRY(make_device(planned, section.has_value() ? &*section : nullptr));
-    const auto transport = GODWIT_TRY(state->take(transport_section_id(planned)));
+    const auto transport = GODWIT_TRY(state->take(virtio::transport_section.id(planned.slot)));
     transports_.push_back(
         GODWIT_TRY(virtio::PciTransport::restore(place, std::move(device), transport)));
     return ok();
@@ -168,12 +191,12 @@ void DeviceSet::quiesce() {
     }
 }
 
-Status DeviceSet::save(state::SavedState& state) const {
+std::vector<const state::StateUnit*> DeviceSet::units() const {
+    std::vector<const state::StateUnit*> units;
     for (const auto& transport : transports_) {
-        GODWIT_TRY(state.add(transport->device_unit()));
-        GODWIT_TRY(state.add(*transport));
+        units.insert(units.end(), {&transport->device_unit(), transport.get()});
     }
-    return ok();
+    return units;
 }
 
 std::size_t DeviceSet::console_input(std::span<const std::byte> bytes) {

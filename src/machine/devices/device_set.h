@@ -50,7 +50,8 @@ class DeviceSet {
 
     void wake();
     void quiesce();
-    [[nodiscard]] Status save(state::SavedState& state) const;
+    /// What is saved of it, in order.
+    [[nodiscard]] std::vector<const state::StateUnit*> units() const;
 
     /// Any thread.
     [[nodiscard]] std::size_t console_input(std::span<const std::byte> bytes);

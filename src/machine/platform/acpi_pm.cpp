@@ -1,7 +1,7 @@
 #include "machine/platform/acpi_pm.h"
 
-#include "machine/section_codec.h"
 #include "state/acpi_pm.pb.h"
+#include "state/section_codec.h"
 
 #include <algorithm>
 #include <array>
@@ -25,12 +25,12 @@ std::unique_ptr<AcpiPm> AcpiPm::create(Args args) {
 }
 
 Result<std::unique_ptr<AcpiPm>>
-AcpiPm::restore(Args args, const state::Section& section, TimerPolicy policy) {
-    const auto saved = GODWIT_TRY(decode_section<state::AcpiPmState>(section));
+AcpiPm::restore(Args args, const state::Section& from, TimerPolicy policy) {
+    const auto saved = GODWIT_TRY(state::decode_section<state::AcpiPmState>(section, from));
     if ((saved.status() & ~std::uint32_t{event_bits}) != 0 ||
         (saved.enable() & ~std::uint32_t{event_bits}) != 0 ||
         (saved.control() & ~std::uint32_t{control_kept_bits}) != control_sci_enable) {
-        return bad_section(section, "a register has a value it cannot have");
+        return state::bad_section(from, "a register has a value it cannot have");
     }
     std::unique_ptr<AcpiPm> made(new AcpiPm(std::move(args)));
     const std::scoped_lock lock(made->mutex_);
@@ -41,16 +41,12 @@ AcpiPm::restore(Args args, const state::Section& section, TimerPolicy policy) {
     if (policy == TimerPolicy::running) {
         const sys::Moment saved_at{sys::Nanoseconds(saved.monotonic_ns())};
         if (saved_at > made->timer_origin_) {
-            return bad_section(section, "it was saved in the future of this host's clock");
+            return state::bad_section(from, "it was saved in the future of this host's clock");
         }
         made->timer_origin_ = saved_at;
     }
     made->update_line();
     return made;
-}
-
-state::SectionId AcpiPm::section_id() const {
-    return {.name = "acpi-pm", .instance = 0};
 }
 
 Result<state::Saved> AcpiPm::save() const {
@@ -62,7 +58,7 @@ Result<state::Saved> AcpiPm::save() const {
     saved.set_control(control_);
     saved.set_timer_ticks(ticks_at(now));
     saved.set_monotonic_ns(now.time_since_epoch().count());
-    return encode_section(section_id(), saved);
+    return state::encode_section(section, 0, saved);
 }
 
 std::uint64_t AcpiPm::ticks_at(sys::Moment moment) const {

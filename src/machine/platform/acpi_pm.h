@@ -23,6 +23,7 @@ enum class TimerPolicy : std::uint8_t {
 
 class AcpiPm final : public bus::BusDevice, public state::StateUnit {
   public:
+    static constexpr state::SectionType section{"acpi-pm", 1};
     static constexpr std::uint16_t event_port = 0x600;
     static constexpr std::uint8_t event_bytes = 4;
     static constexpr std::uint16_t control_port = 0x604;
@@ -41,15 +42,17 @@ class AcpiPm final : public bus::BusDevice, public state::StateUnit {
     };
     [[nodiscard]] static std::unique_ptr<AcpiPm> create(Args args);
     [[nodiscard]] static Result<std::unique_ptr<AcpiPm>>
-    restore(Args args, const state::Section& section, TimerPolicy policy);
+    restore(Args args, const state::Section& from, TimerPolicy policy);
 
     void read(std::uint64_t offset, std::span<std::byte> out) override;
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
 
     void press_power_button();
 
-    [[nodiscard]] state::SectionId section_id() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     explicit AcpiPm(Args args) : args_(std::move(args)), timer_origin_(args_.clock->now()) {}

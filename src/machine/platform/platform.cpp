@@ -41,17 +41,16 @@ Result<std::unique_ptr<Platform>> Platform::create(Args args) {
 Result<std::unique_ptr<Platform>>
 Platform::restore(Args args, state::SavedState& state, TimerPolicy policy) {
     std::unique_ptr<Platform> made(new Platform(std::move(args)));
-    const auto take = [&state](const char* name) {
-        return state.take({.name = name, .instance = 0});
-    };
+    const auto take = [&state](const state::SectionType& type) { return state.take(type.id()); };
     if (made->args_.serial) {
         made->serial_ =
-            GODWIT_TRY(Serial::restore(made->serial_args(), GODWIT_TRY(take("serial"))));
+            GODWIT_TRY(Serial::restore(made->serial_args(), GODWIT_TRY(take(Serial::section))));
     }
-    made->rtc_ = GODWIT_TRY(Rtc::restore(made->rtc_args(), GODWIT_TRY(take("rtc"))));
-    made->acpi_pm_ =
-        GODWIT_TRY(AcpiPm::restore(made->acpi_pm_args(), GODWIT_TRY(take("acpi-pm")), policy));
-    made->reset_ = GODWIT_TRY(ResetControl::restore(made->reset_args(), GODWIT_TRY(take("reset"))));
+    made->rtc_ = GODWIT_TRY(Rtc::restore(made->rtc_args(), GODWIT_TRY(take(Rtc::section))));
+    made->acpi_pm_ = GODWIT_TRY(
+        AcpiPm::restore(made->acpi_pm_args(), GODWIT_TRY(take(AcpiPm::section)), policy));
+    made->reset_ = GODWIT_TRY(
+        ResetControl::restore(made->reset_args(), GODWIT_TRY(take(ResetControl::section))));
     GODWIT_TRY(made->connect());
     return made;
 }
@@ -77,13 +76,13 @@ Platform::~Platform() {
     }
 }
 
-Status Platform::save(state::SavedState& state) const {
+std::vector<const state::StateUnit*> Platform::units() const {
+    std::vector<const state::StateUnit*> units;
     if (serial_ != nullptr) {
-        GODWIT_TRY(state.add(*serial_));
+        units.push_back(serial_.get());
     }
-    GODWIT_TRY(state.add(*rtc_));
-    GODWIT_TRY(state.add(*acpi_pm_));
-    return state.add(*reset_);
+    units.insert(units.end(), {rtc_.get(), acpi_pm_.get(), reset_.get()});
+    return units;
 }
 
 } // namespace godwit::machine::platform

@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace godwit::machine::platform {
 
@@ -47,7 +48,8 @@ class Platform {
 
     void wake() { ticker_.wake(*rtc_); }
     void quiesce() { ticker_.quiesce(); }
-    [[nodiscard]] Status save(state::SavedState& state) const;
+    /// What is saved of it, in order.
+    [[nodiscard]] std::vector<const state::StateUnit*> units() const;
 
     /// Null if the machine has none.
     [[nodiscard]] Serial* serial() noexcept { return serial_.get(); }

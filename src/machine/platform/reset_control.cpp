@@ -1,7 +1,7 @@
 #include "machine/platform/reset_control.h"
 
-#include "machine/section_codec.h"
 #include "state/reset_control.pb.h"
+#include "state/section_codec.h"
 
 #include <algorithm>
 
@@ -22,25 +22,20 @@ std::unique_ptr<ResetControl> ResetControl::create(Args args) {
     return std::unique_ptr<ResetControl>(new ResetControl(std::move(args)));
 }
 
-Result<std::unique_ptr<ResetControl>> ResetControl::restore(Args args,
-                                                            const state::Section& section) {
-    const auto saved = GODWIT_TRY(decode_section<state::ResetControlState>(section));
+Result<std::unique_ptr<ResetControl>> ResetControl::restore(Args args, const state::Section& from) {
+    const auto saved = GODWIT_TRY(state::decode_section<state::ResetControlState>(section, from));
     if ((saved.value() & ~std::uint32_t{system_reset}) != 0) {
-        return bad_section(section, "a register has a value it cannot have");
+        return state::bad_section(from, "a register has a value it cannot have");
     }
     std::unique_ptr<ResetControl> made(new ResetControl(std::move(args)));
     made->value_ = static_cast<std::uint8_t>(saved.value());
     return made;
 }
 
-state::SectionId ResetControl::section_id() const {
-    return {.name = "reset", .instance = 0};
-}
-
 Result<state::Saved> ResetControl::save() const {
     state::ResetControlState saved;
     saved.set_value(value_);
-    return encode_section(section_id(), saved);
+    return state::encode_section(section, 0, saved);
 }
 
 void ResetControl::read(std::uint64_t offset, std::span<std::byte> out) {

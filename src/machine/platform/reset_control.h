@@ -19,6 +19,7 @@ namespace godwit::machine::platform {
 /// hands on what is not a byte access to 0xCF9.
 class ResetControl final : public bus::BusDevice, public state::StateUnit {
   public:
+    static constexpr state::SectionType section{"reset", 1};
     static constexpr std::uint16_t port = 0xCF9;
     static constexpr std::uint16_t first_port = 0xCF8;
     static constexpr std::uint16_t port_bytes = 8;
@@ -30,14 +31,16 @@ class ResetControl final : public bus::BusDevice, public state::StateUnit {
         bus::BusDevice* around = nullptr;
     };
     [[nodiscard]] static std::unique_ptr<ResetControl> create(Args args);
-    [[nodiscard]] static Result<std::unique_ptr<ResetControl>>
-    restore(Args args, const state::Section& section);
+    [[nodiscard]] static Result<std::unique_ptr<ResetControl>> restore(Args args,
+                                                                       const state::Section& from);
 
     void read(std::uint64_t offset, std::span<std::byte> out) override;
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
 
-    [[nodiscard]] state::SectionId section_id() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     explicit ResetControl(Args args) : args_(std::move(args)) {}

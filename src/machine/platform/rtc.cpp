@@ -1,7 +1,7 @@
 #include "machine/platform/rtc.h"
 
-#include "machine/section_codec.h"
 #include "state/rtc.pb.h"
+#include "state/section_codec.h"
 
 #include <algorithm>
 #include <chrono>
@@ -64,12 +64,12 @@ std::unique_ptr<Rtc> Rtc::create(Args args) {
     return std::unique_ptr<Rtc>(new Rtc(std::move(args)));
 }
 
-Result<std::unique_ptr<Rtc>> Rtc::restore(Args args, const state::Section& section) {
-    const auto saved = GODWIT_TRY(decode_section<state::RtcState>(section));
+Result<std::unique_ptr<Rtc>> Rtc::restore(Args args, const state::Section& from) {
+    const auto saved = GODWIT_TRY(state::decode_section<state::RtcState>(section, from));
     constexpr std::int64_t offset_max = std::int64_t{1} << 40U;
     if (saved.registers().size() != register_count || saved.index() >= register_count ||
         saved.offset_seconds() > offset_max || saved.offset_seconds() < -offset_max) {
-        return bad_section(section, "a register has a value it cannot have");
+        return state::bad_section(from, "a register has a value it cannot have");
     }
     std::unique_ptr<Rtc> made(new Rtc(std::move(args)));
     const std::scoped_lock lock(made->mutex_);
@@ -83,10 +83,6 @@ Result<std::unique_ptr<Rtc>> Rtc::restore(Args args, const state::Section& secti
     made->update_line();
     made->tell_ticks_wanted();
     return made;
-}
-
-state::SectionId Rtc::section_id() const {
-    return {.name = "rtc", .instance = 0};
 }
 
 Result<state::Saved> Rtc::save() const {
@@ -104,7 +100,7 @@ Result<state::Saved> Rtc::save() const {
         }
     }
     saved.set_offset_seconds(offset_seconds_);
-    return encode_section(section_id(), saved);
+    return state::encode_section(section, 0, saved);
 }
 
 void Rtc::read(std::uint64_t offset, std::span<std::byte> out) {

@@ -20,6 +20,7 @@ namespace godwit::machine::platform {
 
 class Rtc final : public bus::BusDevice, public state::StateUnit {
   public:
+    static constexpr state::SectionType section{"rtc", 1};
     static constexpr std::uint16_t port = 0x70;
     static constexpr std::uint16_t port_bytes = 2;
     static constexpr std::uint32_t irq = 8;
@@ -35,7 +36,7 @@ class Rtc final : public bus::BusDevice, public state::StateUnit {
 
     [[nodiscard]] static std::unique_ptr<Rtc> create(Args args);
     [[nodiscard]] static Result<std::unique_ptr<Rtc>> restore(Args args,
-                                                              const state::Section& section);
+                                                              const state::Section& from);
 
     void read(std::uint64_t offset, std::span<std::byte> out) override;
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
@@ -43,8 +44,10 @@ class Rtc final : public bus::BusDevice, public state::StateUnit {
     /// Raises the interrupts of the seconds that have begun since the last call.
     void advance();
 
-    [[nodiscard]] state::SectionId section_id() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     static constexpr std::size_t register_count = 128;

@@ -1,6 +1,6 @@
 #include "machine/platform/serial.h"
 
-#include "machine/section_codec.h"
+#include "state/section_codec.h"
 #include "state/serial.pb.h"
 
 #include <algorithm>
@@ -49,12 +49,12 @@ std::unique_ptr<Serial> Serial::create(Args args) {
     return std::unique_ptr<Serial>(new Serial(std::move(args)));
 }
 
-Result<std::unique_ptr<Serial>> Serial::restore(Args args, const state::Section& section) {
-    const auto saved = GODWIT_TRY(decode_section<state::SerialState>(section));
+Result<std::unique_ptr<Serial>> Serial::restore(Args args, const state::Section& from) {
+    const auto saved = GODWIT_TRY(state::decode_section<state::SerialState>(section, from));
     if (saved.received().size() > received_bytes_max || saved.divisor() > 0xFFFF ||
         saved.interrupt_enable() > ier_bits || saved.fifo_control() > 0xFF ||
         saved.line_control() > 0xFF || saved.modem_control() > mcr_bits || saved.scratch() > 0xFF) {
-        return bad_section(section, "a register has a value it cannot have");
+        return state::bad_section(from, "a register has a value it cannot have");
     }
     std::unique_ptr<Serial> made(new Serial(std::move(args)));
     made->interrupt_enable_ = static_cast<std::uint8_t>(saved.interrupt_enable());
@@ -72,10 +72,6 @@ Result<std::unique_ptr<Serial>> Serial::restore(Args args, const state::Section&
     return made;
 }
 
-state::SectionId Serial::section_id() const {
-    return {.name = "serial", .instance = 0};
-}
-
 Result<state::Saved> Serial::save() const {
     const std::scoped_lock lock(mutex_);
     state::SerialState saved;
@@ -88,7 +84,7 @@ Result<state::Saved> Serial::save() const {
     saved.set_transmit_empty_pending(transmit_empty_pending_);
     saved.set_overrun(overrun_);
     saved.mutable_received()->assign(received_.begin(), received_.end());
-    return encode_section(section_id(), saved);
+    return state::encode_section(section, 0, saved);
 }
 
 void Serial::read(std::uint64_t offset, std::span<std::byte> out) {

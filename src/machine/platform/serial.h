@@ -18,6 +18,7 @@ namespace godwit::machine::platform {
 
 class Serial final : public bus::BusDevice, public state::StateUnit {
   public:
+    static constexpr state::SectionType section{"serial", 1};
     static constexpr std::uint16_t port = 0x3F8;
     static constexpr std::uint16_t port_bytes = 8;
     static constexpr std::uint32_t irq = 4;
@@ -35,7 +36,7 @@ class Serial final : public bus::BusDevice, public state::StateUnit {
 
     [[nodiscard]] static std::unique_ptr<Serial> create(Args args);
     [[nodiscard]] static Result<std::unique_ptr<Serial>> restore(Args args,
-                                                                 const state::Section& section);
+                                                                 const state::Section& from);
 
     void read(std::uint64_t offset, std::span<std::byte> out) override;
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
@@ -43,8 +44,10 @@ class Serial final : public bus::BusDevice, public state::StateUnit {
     /// Bytes for the guest; returns how many were taken.
     [[nodiscard]] std::size_t input(std::span<const std::byte> bytes);
 
-    [[nodiscard]] state::SectionId section_id() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     explicit Serial(Args args) : args_(std::move(args)) {}

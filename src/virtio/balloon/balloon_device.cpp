@@ -43,9 +43,9 @@ Result<std::unique_ptr<BalloonDevice>> BalloonDevice::create(Args args) {
 }
 
 Result<std::unique_ptr<BalloonDevice>> BalloonDevice::restore(Args args,
-                                                              const state::Section& section) {
+                                                              const state::Section& saved) {
     const BalloonState state =
-        GODWIT_TRY(load_balloon(section, args.memory->ram_bytes() / page_size));
+        GODWIT_TRY(load_balloon(saved, args.memory->ram_bytes() / page_size));
     return std::unique_ptr<BalloonDevice>(new BalloonDevice(std::move(args), state));
 }
 
@@ -368,10 +368,6 @@ std::vector<std::optional<QueueState>> BalloonDevice::queue_states() const {
         }
     });
     return states;
-}
-
-state::SectionId BalloonDevice::section_id() const {
-    return {.name = "virtio-balloon", .instance = instance_};
 }
 
 Result<state::Saved> BalloonDevice::save() const {

@@ -39,6 +39,8 @@ struct BalloonUsage {
 
 class BalloonDevice final : public VirtioDevice {
   public:
+    static constexpr state::SectionType section = balloon_section;
+
     struct Args {
         std::uint32_t instance = 0;
         std::shared_ptr<memory::GuestMemory> memory;
@@ -47,7 +49,7 @@ class BalloonDevice final : public VirtioDevice {
     };
     [[nodiscard]] static Result<std::unique_ptr<BalloonDevice>> create(Args args);
     [[nodiscard]] static Result<std::unique_ptr<BalloonDevice>>
-    restore(Args args, const state::Section& section);
+    restore(Args args, const state::Section& saved);
     ~BalloonDevice() override;
 
     /// Asks the guest to give up `bytes` in all (a multiple of 4096, less than its RAM).
@@ -68,8 +70,10 @@ class BalloonDevice final : public VirtioDevice {
     void wake() override;
     void quiesce() override;
     [[nodiscard]] std::vector<std::optional<QueueState>> queue_states() const override;
-    [[nodiscard]] state::SectionId section_id() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(instance_); }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     enum class Role : std::uint8_t { inflate, deflate, statistics, reporting };

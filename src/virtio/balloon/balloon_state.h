@@ -9,6 +9,8 @@
 
 namespace godwit::virtio {
 
+inline constexpr state::SectionType balloon_section{"virtio-balloon", 1};
+
 struct BalloonState {
     std::uint32_t target_pages = 0;
     std::uint32_t actual_pages = 0;

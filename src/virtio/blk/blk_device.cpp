@@ -33,16 +33,16 @@ Result<std::unique_ptr<BlkDevice>> BlkDevice::create(Args args) {
     return std::unique_ptr<BlkDevice>(new BlkDevice(std::move(args)));
 }
 
-Result<std::unique_ptr<BlkDevice>> BlkDevice::restore(Args args, const state::Section& section) {
-    const BlkState saved = GODWIT_TRY(decode_blk(section));
+Result<std::unique_ptr<BlkDevice>> BlkDevice::restore(Args args, const state::Section& saved) {
+    const BlkState known = GODWIT_TRY(decode_blk(saved));
     auto device = GODWIT_TRY(create(std::move(args)));
     GODWIT_TRY(
-        check_same_disk(saved, {.options = device->options_, .geometry = device->geometry_}));
-    device->size_changed_ = saved.geometry.bytes != device->geometry_.bytes;
+        check_same_disk(known, {.options = device->options_, .geometry = device->geometry_}));
+    device->size_changed_ = known.geometry.bytes != device->geometry_.bytes;
     // The guest keeps what it was offered, even if this back end could do more or less: what a
     // driver took and the back end cannot do is refused by the back end, request by request.
-    device->geometry_.can_discard = saved.geometry.can_discard;
-    device->geometry_.can_write_zeroes = saved.geometry.can_write_zeroes;
+    device->geometry_.can_discard = known.geometry.can_discard;
+    device->geometry_.can_write_zeroes = known.geometry.can_write_zeroes;
     device->features_ = blk_features(device->options_, device->geometry_);
     return device;
 }
@@ -193,7 +193,7 @@ std::vector<std::optional<QueueState>> BlkDevice::queue_states() const {
 }
 
 Result<state::Saved> BlkDevice::save() const {
-    return encode(BlkState{.options = options_, .geometry = geometry_}, section_id());
+    return encode(BlkState{.options = options_, .geometry = geometry_}, options_.instance);
 }
 
 // --- work, on the loop's thread ---

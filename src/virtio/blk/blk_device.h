@@ -13,6 +13,7 @@
 #include "sys/event_loop.h"
 #include "virtio/blk/blk_config.h"
 #include "virtio/blk/blk_request.h"
+#include "virtio/blk/blk_state.h"
 #include "virtio/virtio_device.h"
 
 #include <atomic>
@@ -36,6 +37,8 @@ struct BlkStatistics {
 
 class BlkDevice final : public VirtioDevice {
   public:
+    static constexpr state::SectionType section = blk_section;
+
     /// Called on the loop's thread when the disk begins to fail, with the reason, and with null
     /// when it works again.
     using HealthChanged = std::function<void(const Error* reason)>;
@@ -50,7 +53,7 @@ class BlkDevice final : public VirtioDevice {
     [[nodiscard]] static Result<std::unique_ptr<BlkDevice>> create(Args args);
     /// From section "virtio-blk"; conflict if the disk is another one than the guest knew.
     [[nodiscard]] static Result<std::unique_ptr<BlkDevice>> restore(Args args,
-                                                                    const state::Section& section);
+                                                                    const state::Section& saved);
     ~BlkDevice() override;
 
     /// Asks the back end for its size and tells the guest if it changed. Gives the size in bytes.
@@ -70,10 +73,12 @@ class BlkDevice final : public VirtioDevice {
     void wake() override;
     void quiesce() override;
     [[nodiscard]] std::vector<std::optional<QueueState>> queue_states() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
     [[nodiscard]] state::SectionId section_id() const override {
-        return {"virtio-blk", options_.instance};
+        return section.id(options_.instance);
     }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     struct Queue;

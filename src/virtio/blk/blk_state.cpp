@@ -1,5 +1,6 @@
 #include "virtio/blk/blk_state.h"
 
+#include "state/section_codec.h"
 #include "state/virtio_blk.pb.h"
 
 #include <limits>
@@ -7,8 +8,6 @@
 namespace godwit::virtio {
 
 namespace {
-
-constexpr std::uint32_t section_version = 1;
 
 bool complete(const state::VirtioBlkState& saved) {
     return saved.has_capacity_bytes() && saved.has_logical_block_bytes() && saved.has_read_only() &&
@@ -18,7 +17,7 @@ bool complete(const state::VirtioBlkState& saved) {
 
 } // namespace
 
-state::Section encode(const BlkState& disk, state::SectionId id) {
+state::Section encode(const BlkState& disk, std::uint32_t instance) {
     state::VirtioBlkState saved;
     saved.set_capacity_bytes(disk.geometry.bytes);
     saved.set_logical_block_bytes(disk.geometry.logical_block_bytes);
@@ -28,20 +27,13 @@ state::Section encode(const BlkState& disk, state::SectionId id) {
     saved.set_can_discard(disk.geometry.can_discard);
     saved.set_can_write_zeroes(disk.geometry.can_write_zeroes);
     saved.set_serial(disk.options.serial);
-    return {.id = std::move(id),
-            .version = section_version,
-            .required = true,
-            .payload = saved.SerializeAsString()};
+    return state::encode_section(blk_section, instance, saved);
 }
 
 Result<BlkState> decode_blk(const state::Section& section) {
-    const auto bad = [&](const char* what) {
-        return Error(ErrorCode::corrupt, "section " + section.id.to_string() + ": " + what);
-    };
-    state::VirtioBlkState saved;
-    if (section.version != section_version || !saved.ParseFromString(section.payload)) {
-        return bad("it cannot be read");
-    }
+    const auto bad = [&](const char* what) { return state::bad_section(section, what); };
+    const auto saved =
+        GODWIT_TRY(state::decode_section<state::VirtioBlkState>(blk_section, section));
     if (!complete(saved)) {
         return bad("a field is missing");
     }

@@ -10,12 +10,14 @@
 
 namespace godwit::virtio {
 
+inline constexpr state::SectionType blk_section{"virtio-blk", 1};
+
 struct BlkState {
     BlkOptions options; ///< Without the instance, which is the section's.
     block::BlockGeometry geometry;
 };
 
-[[nodiscard]] state::Section encode(const BlkState& disk, state::SectionId id);
+[[nodiscard]] state::Section encode(const BlkState& disk, std::uint32_t instance);
 [[nodiscard]] Result<BlkState> decode_blk(const state::Section& section);
 /// Whether a guest that knew `saved` can go on with `now`. A size may have changed; it is told.
 [[nodiscard]] Status check_same_disk(const BlkState& saved, const BlkState& now);

@@ -45,8 +45,8 @@ Result<std::unique_ptr<ConsoleDevice>> ConsoleDevice::create(Args args) {
 }
 
 Result<std::unique_ptr<ConsoleDevice>> ConsoleDevice::restore(Args args,
-                                                              const state::Section& section) {
-    ConsoleState state = GODWIT_TRY(load_console(section));
+                                                              const state::Section& saved) {
+    ConsoleState state = GODWIT_TRY(load_console(saved));
     return make(std::move(args), std::move(state));
 }
 
@@ -323,10 +323,6 @@ std::vector<std::optional<QueueState>> ConsoleDevice::queue_states() const {
         }
     });
     return states;
-}
-
-state::SectionId ConsoleDevice::section_id() const {
-    return {.name = "virtio-console", .instance = instance_};
 }
 
 Result<state::Saved> ConsoleDevice::save() const {

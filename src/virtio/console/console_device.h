@@ -28,6 +28,8 @@ namespace godwit::virtio {
 
 class ConsoleDevice final : public VirtioDevice {
   public:
+    static constexpr state::SectionType section = console_section;
+
     struct Args {
         std::uint32_t instance = 0;
         ConsoleSize size{}; ///< A restored device keeps its own.
@@ -41,7 +43,7 @@ class ConsoleDevice final : public VirtioDevice {
     };
     [[nodiscard]] static Result<std::unique_ptr<ConsoleDevice>> create(Args args);
     [[nodiscard]] static Result<std::unique_ptr<ConsoleDevice>>
-    restore(Args args, const state::Section& section);
+    restore(Args args, const state::Section& saved);
     ~ConsoleDevice() override;
 
     /// Offers input for the guest; returns how many bytes were taken, from the start. If that is
@@ -61,8 +63,10 @@ class ConsoleDevice final : public VirtioDevice {
     void wake() override;
     void quiesce() override;
     [[nodiscard]] std::vector<std::optional<QueueState>> queue_states() const override;
-    [[nodiscard]] state::SectionId section_id() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(instance_); }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     /// What activate() brings and reset() takes away. Watches are declared after what they watch.

@@ -1,31 +1,22 @@
 #include "virtio/console/console_state.h"
 
+#include "state/section_codec.h"
 #include "state/virtio_console.pb.h"
 
 namespace godwit::virtio {
-
-namespace {
-constexpr std::uint32_t section_version = 1;
-}
 
 state::Section save_console(const ConsoleState& state, std::uint32_t instance) {
     state::VirtioConsole message;
     message.set_pending_input(state.pending_input);
     message.set_cols(state.size.cols);
     message.set_rows(state.size.rows);
-    return {.id = {.name = "virtio-console", .instance = instance},
-            .version = section_version,
-            .payload = message.SerializeAsString()};
+    return state::encode_section(console_section, instance, message);
 }
 
 Result<ConsoleState> load_console(const state::Section& section) {
-    const auto bad = [&](const std::string& what) {
-        return Error(ErrorCode::corrupt, "saved state of " + section.id.to_string() + ": " + what);
-    };
-    state::VirtioConsole message;
-    if (section.version != section_version || !message.ParseFromString(section.payload)) {
-        return bad("not a version " + std::to_string(section_version) + " message");
-    }
+    const auto bad = [&](const std::string& what) { return state::bad_section(section, what); };
+    const auto message =
+        GODWIT_TRY(state::decode_section<state::VirtioConsole>(console_section, section));
     if (!message.has_pending_input() || !message.has_cols() || !message.has_rows()) {
         return bad("cut short");
     }

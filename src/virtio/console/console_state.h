@@ -10,6 +10,8 @@
 
 namespace godwit::virtio {
 
+inline constexpr state::SectionType console_section{"virtio-console", 1};
+
 /// Bytes from the operator that wait for guest buffers, at most.
 inline constexpr std::size_t console_pending_bytes_max = 4096;
 

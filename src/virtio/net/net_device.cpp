@@ -65,8 +65,8 @@ Result<std::unique_ptr<NetDevice>> NetDevice::create(Args args) {
     return std::unique_ptr<NetDevice>(new NetDevice(std::move(args), std::move(state)));
 }
 
-Result<std::unique_ptr<NetDevice>> NetDevice::restore(Args args, const state::Section& section) {
-    NetState state = GODWIT_TRY(load_net(section, GODWIT_TRY(identity_of(args))));
+Result<std::unique_ptr<NetDevice>> NetDevice::restore(Args args, const state::Section& saved) {
+    NetState state = GODWIT_TRY(load_net(saved, GODWIT_TRY(identity_of(args))));
     return std::unique_ptr<NetDevice>(new NetDevice(std::move(args), std::move(state)));
 }
 
@@ -491,10 +491,6 @@ std::vector<std::optional<QueueState>> NetDevice::queue_states() const {
         }
     });
     return states;
-}
-
-state::SectionId NetDevice::section_id() const {
-    return {.name = "virtio-net", .instance = instance_};
 }
 
 Result<state::Saved> NetDevice::save() const {

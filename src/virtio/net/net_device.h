@@ -30,6 +30,8 @@ namespace godwit::virtio {
 
 class NetDevice final : public VirtioDevice {
   public:
+    static constexpr state::SectionType section = net_section;
+
     struct Args {
         std::uint32_t instance = 0;
         MacAddress mac{};
@@ -40,7 +42,7 @@ class NetDevice final : public VirtioDevice {
     [[nodiscard]] static Result<std::unique_ptr<NetDevice>> create(Args args);
     /// The device of a saved section; MAC, MTU and pairs must be those of `args`.
     [[nodiscard]] static Result<std::unique_ptr<NetDevice>> restore(Args args,
-                                                                    const state::Section& section);
+                                                                    const state::Section& saved);
     ~NetDevice() override;
 
     /// Asks the driver to announce itself to the network (after a takeover), if it can.
@@ -58,8 +60,10 @@ class NetDevice final : public VirtioDevice {
     void wake() override;
     void quiesce() override;
     [[nodiscard]] std::vector<std::optional<QueueState>> queue_states() const override;
-    [[nodiscard]] state::SectionId section_id() const override;
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(instance_); }
     [[nodiscard]] Result<state::Saved> save() const override;
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     struct Pair;

@@ -1,15 +1,12 @@
 #include "virtio/net/net_state.h"
 
+#include "state/section_codec.h"
 #include "state/virtio_net.pb.h"
 #include "virtio/net/net_spec.h"
 
 #include <algorithm>
 
 namespace godwit::virtio {
-
-namespace {
-constexpr std::uint32_t section_version = 1;
-}
 
 state::Section save_net(const NetState& state, std::uint32_t instance) {
     state::VirtioNet message;
@@ -27,30 +24,27 @@ state::Section save_net(const NetState& state, std::uint32_t instance) {
             held->set_packet(state.held[pair]);
         }
     }
-    return {.id = {.name = "virtio-net", .instance = instance},
-            .version = section_version,
-            .payload = message.SerializeAsString()};
+    return state::encode_section(net_section, instance, message);
 }
 
 namespace {
 
-Error bad(const state::Section& section, const std::string& what) {
-    return Error(ErrorCode::corrupt, "saved state of " + section.id.to_string() + ": " + what);
-}
+using state::bad_section;
 
 Result<NetIdentity> identity_of(const state::VirtioNet& message, const state::Section& section) {
     NetIdentity identity;
     if (message.mac().size() != identity.mac.size()) {
-        return bad(section, "a MAC address of " + std::to_string(message.mac().size()) + " bytes");
+        return bad_section(section,
+                           "a MAC address of " + std::to_string(message.mac().size()) + " bytes");
     }
     std::ranges::copy(message.mac(), identity.mac.begin());
     if (message.queue_pairs() < 1 || message.queue_pairs() > net_queue_pairs_max) {
-        return bad(section, std::to_string(message.queue_pairs()) + " queue pairs");
+        return bad_section(section, std::to_string(message.queue_pairs()) + " queue pairs");
     }
     identity.queue_pairs = static_cast<std::uint16_t>(message.queue_pairs());
     if (message.has_mtu()) {
         if (message.mtu() > UINT16_MAX) {
-            return bad(section, "an MTU of " + std::to_string(message.mtu()));
+            return bad_section(section, "an MTU of " + std::to_string(message.mtu()));
         }
         identity.mtu = static_cast<std::uint16_t>(message.mtu());
     }
@@ -62,11 +56,12 @@ held_of(const state::VirtioNet& message, const state::Section& section, std::uin
     std::vector<std::string> held(pairs);
     for (const auto& one : message.held()) {
         if (one.pair() >= pairs || !held[one.pair()].empty()) {
-            return bad(section, "a held packet of queue pair " + std::to_string(one.pair()));
+            return bad_section(section,
+                               "a held packet of queue pair " + std::to_string(one.pair()));
         }
         if (one.packet().size() < net_header_bytes || one.packet().size() >= net_packet_bytes_max) {
-            return bad(section,
-                       "a held packet of " + std::to_string(one.packet().size()) + " bytes");
+            return bad_section(
+                section, "a held packet of " + std::to_string(one.packet().size()) + " bytes");
         }
         held[one.pair()] = one.packet();
     }
@@ -76,10 +71,7 @@ held_of(const state::VirtioNet& message, const state::Section& section, std::uin
 } // namespace
 
 Result<NetState> load_net(const state::Section& section, const NetIdentity& expected) {
-    state::VirtioNet message;
-    if (section.version != section_version || !message.ParseFromString(section.payload)) {
-        return bad(section, "not a version " + std::to_string(section_version) + " message");
-    }
+    const auto message = GODWIT_TRY(state::decode_section<state::VirtioNet>(net_section, section));
     NetState state;
     state.identity = GODWIT_TRY(identity_of(message, section));
     if (state.identity != expected) {
@@ -89,11 +81,11 @@ Result<NetState> load_net(const state::Section& section, const NetIdentity& expe
                 " has another MAC address, MTU or number of queue pairs than this machine");
     }
     if (message.active_pairs() < 1 || message.active_pairs() > state.identity.queue_pairs) {
-        return bad(section, std::to_string(message.active_pairs()) + " active queue pairs");
+        return bad_section(section, std::to_string(message.active_pairs()) + " active queue pairs");
     }
     state.active_pairs = static_cast<std::uint16_t>(message.active_pairs());
     if (!message.has_announce_pending()) {
-        return bad(section, "cut short");
+        return bad_section(section, "cut short");
     }
     state.announce_pending = message.announce_pending();
     state.held = GODWIT_TRY(held_of(message, section, state.identity.queue_pairs));

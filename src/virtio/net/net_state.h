@@ -13,6 +13,8 @@
 
 namespace godwit::virtio {
 
+inline constexpr state::SectionType net_section{"virtio-net", 1};
+
 using MacAddress = std::array<std::uint8_t, 6>;
 
 /// What the driver sees that is not in queues and features.

@@ -28,6 +28,8 @@ inline constexpr std::chrono::milliseconds rng_period{100};
 
 class RngDevice final : public VirtioDevice {
   public:
+    static constexpr state::SectionType section{"virtio-rng", state::SectionType::never_written};
+
     struct Args {
         std::uint32_t instance = 0;
         sys::EventLoop& loop; ///< Runs during the device's whole life.
@@ -50,8 +52,10 @@ class RngDevice final : public VirtioDevice {
     void wake() override;
     void quiesce() override;
     [[nodiscard]] std::vector<std::optional<QueueState>> queue_states() const override;
-    [[nodiscard]] state::SectionId section_id() const override { return {"virtio-rng", instance_}; }
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(instance_); }
     [[nodiscard]] Result<state::Saved> save() const override { return state::NoState{}; }
+    [[nodiscard]] std::string save_blocker() const override { return {}; }
 
   private:
     explicit RngDevice(const Args& args)

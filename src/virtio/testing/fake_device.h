@@ -14,6 +14,7 @@ namespace godwit::virtio::testing {
 
 class FakeDevice final : public VirtioDevice {
   public:
+    static constexpr state::SectionType section{"virtio-fake", state::SectionType::never_written};
     static constexpr std::uint64_t own_feature = 1ULL << 5U;
 
     [[nodiscard]] DeviceType type() const noexcept override { return DeviceType::block; }
@@ -27,13 +28,16 @@ class FakeDevice final : public VirtioDevice {
     void wake() override { ++wakes; }
     void quiesce() override { ++quiesces; }
     [[nodiscard]] std::vector<std::optional<QueueState>> queue_states() const override;
-    [[nodiscard]] state::SectionId section_id() const override { return {"virtio-fake", 0}; }
+    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override { return state::NoState{}; }
+    [[nodiscard]] std::string save_blocker() const override { return blocker; }
 
     [[nodiscard]] DeviceHost& host() const { return *host_; }
 
     std::optional<Activation> active;
     std::array<std::byte, 8> config{};
+    std::string blocker; ///< What save_blocker() says.
     int resets = 0;
     int wakes = 0;
     int quiesces = 0;
