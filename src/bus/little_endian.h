@@ -30,7 +30,7 @@ inline void copy_from(std::span<const std::byte> fields,
     std::fill(out.begin(), out.end(), std::byte{0});
     if (offset < fields.size()) {
         const std::size_t count = std::min<std::size_t>(out.size(), fields.size() - offset);
-        std::memcpy(out.data(), fields.data() + offset, count);
+        std::ranges::copy(fields.subspan(offset, count), out.begin());
     }
 }
 

@@ -22,7 +22,9 @@ namespace godwit::machine {
 Status Machine::Impl::save_into(state::SavedState& state) const {
     GODWIT_TRY(state.add(encode_vm_section(GODWIT_TRY(read_vm_state(vm, clock)))));
     for (std::size_t i = 0; i < vcpus.size(); ++i) {
-        GODWIT_TRY(state.add(GODWIT_TRY(save_vcpu(vcpus[i]->vcpu(), vcpu_traits, cpuid[i]))));
+        GODWIT_TRY(state.add(
+            encode_vcpu_section(GODWIT_TRY(save_vcpu(vcpus[i]->vcpu(), vcpu_traits, cpuid[i])),
+                                static_cast<std::uint32_t>(i))));
     }
     for (const state::StateUnit* unit : units()) {
         GODWIT_TRY(state.add(*unit));
@@ -104,14 +106,15 @@ namespace {
 
 struct KvmSections {
     VmState vm;
-    std::vector<state::Section> vcpus;
+    std::vector<VcpuRecord> vcpus;
 };
 
 Result<KvmSections> take_kvm_sections(state::SavedState& state, std::uint32_t vcpus) {
     KvmSections sections;
     sections.vm = GODWIT_TRY(parse_vm_section(GODWIT_TRY(state.take(vm_section.id()))));
     for (std::uint32_t i = 0; i < vcpus; ++i) {
-        sections.vcpus.push_back(GODWIT_TRY(state.take(vcpu_section.id(i))));
+        sections.vcpus.push_back(
+            GODWIT_TRY(parse_vcpu_section(GODWIT_TRY(state.take(vcpu_section.id(i))))));
     }
     return sections;
 }
@@ -148,7 +151,7 @@ Status Machine::load(state::SavedState state, ClockPolicy policy) {
                                            : 0};
     for (std::size_t i = 0; i < m.vcpus.size(); ++i) {
         load.cpuid = m.cpuid[i];
-        GODWIT_TRY(check_vcpu_section(sections.vcpus[i], m.vcpus[i]->vcpu(), load));
+        GODWIT_TRY(check_vcpu(sections.vcpus[i], m.vcpus[i]->vcpu(), load));
     }
     m.msi->hold();
     GODWIT_TRY(m.load_devices(state, policy));
@@ -156,7 +159,8 @@ Status Machine::load(state::SavedState state, ClockPolicy policy) {
     GODWIT_TRY(load_interrupt_controllers(m.vm, sections.vm));
     for (std::size_t i = 0; i < m.vcpus.size(); ++i) {
         load.cpuid = m.cpuid[i];
-        m.cpuid[i] = GODWIT_TRY(load_vcpu(sections.vcpus[i], m.vcpus[i]->vcpu(), load));
+        GODWIT_TRY(load_vcpu(sections.vcpus[i], m.vcpus[i]->vcpu(), load));
+        m.cpuid[i] = sections.vcpus[i].cpuid;
     }
     GODWIT_TRY(policy == ClockPolicy::running
                    ? continue_kvmclock(m.vm, sections.vm.clock, m.clock, m.vcpu_traits.host_tsc_khz)

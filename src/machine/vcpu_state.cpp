@@ -1,8 +1,6 @@
 #include "machine/vcpu_state.h"
 
 #include "machine/cpuid.h"
-#include "state/section_codec.h"
-#include "state/vcpu.pb.h"
 
 #include <x86intrin.h>
 
@@ -24,9 +22,6 @@ constexpr std::array<std::uint32_t, 2> informative_msrs{
     0x8B, // IA32_BIOS_SIGN_ID, microcode revision
     0xCE, // MSR_PLATFORM_INFO
 };
-
-constexpr std::size_t cpuid_entries_max = 512;
-constexpr std::size_t msrs_max = 4096;
 
 std::string hex(std::uint64_t value) {
     std::array<char, 24> text{};
@@ -103,12 +98,7 @@ Result<VcpuStateTraits> probe_vcpu(const kvm::Vcpu& vcpu, std::span<const std::u
 
 namespace {
 
-template <typename T>
-void put(std::string& out, const T& value) {
-    out.assign(reinterpret_cast<const char*>(&value), sizeof(value));
-}
-
-Status save_msrs(const kvm::Vcpu& vcpu, const VcpuStateTraits& traits, state::VcpuState& saved) {
+Result<std::vector<kvm_msr_entry>> read_msrs(const kvm::Vcpu& vcpu, const VcpuStateTraits& traits) {
     kvm::MsrBuffer buffer = buffer_of(traits.msr_indices);
     const std::size_t read = GODWIT_TRY(vcpu.read_msrs(buffer));
     if (read != traits.msr_indices.size()) {
@@ -116,13 +106,8 @@ Status save_msrs(const kvm::Vcpu& vcpu, const VcpuStateTraits& traits, state::Vc
                      "KVM no longer reads MSR " + hex(traits.msr_indices[read]) + " of vCPU " +
                          std::to_string(vcpu.id()));
     }
-    saved.mutable_msr_indices()->Reserve(static_cast<int>(read));
-    saved.mutable_msr_values()->Reserve(static_cast<int>(read));
-    for (const kvm_msr_entry& entry : buffer.entries()) {
-        saved.add_msr_indices(entry.index);
-        saved.add_msr_values(entry.data);
-    }
-    return ok();
+    const auto entries = buffer.entries();
+    return std::vector<kvm_msr_entry>(entries.begin(), entries.end());
 }
 
 /// The guest's TSC minus the host's, read or computed.
@@ -137,50 +122,28 @@ Result<std::uint64_t> read_tsc_offset(const kvm::Vcpu& vcpu, const VcpuStateTrai
 
 } // namespace
 
-Result<state::Section> save_vcpu(const kvm::Vcpu& vcpu,
-                                 const VcpuStateTraits& traits,
-                                 std::span<const kvm_cpuid_entry2> cpuid) {
-    state::VcpuState saved;
+Result<VcpuRecord> save_vcpu(const kvm::Vcpu& vcpu,
+                             const VcpuStateTraits& traits,
+                             std::span<const kvm_cpuid_entry2> cpuid) {
+    VcpuRecord record;
     // The multiprocessing state first: reading it lets KVM settle a pending INIT or SIPI.
-    saved.set_mp_state(GODWIT_TRY(vcpu.mp_state()).mp_state);
-    put(*saved.mutable_regs(), GODWIT_TRY(vcpu.regs()));
-    put(*saved.mutable_sregs2(), GODWIT_TRY(vcpu.sregs()));
-    put(*saved.mutable_xcrs(), GODWIT_TRY(vcpu.xcrs()));
-    std::string& area = *saved.mutable_xsave();
-    area.resize(vcpu.traits().xsave_bytes);
-    GODWIT_TRY(vcpu.xsave(std::as_writable_bytes(std::span(area))));
-    put(*saved.mutable_debug_registers(), GODWIT_TRY(vcpu.debug_registers()));
-    GODWIT_TRY(save_msrs(vcpu, traits, saved));
-    put(*saved.mutable_lapic(), GODWIT_TRY(vcpu.lapic()));
-    put(*saved.mutable_events(), GODWIT_TRY(vcpu.events()));
-    saved.set_tsc_khz(GODWIT_TRY(vcpu.tsc_khz()));
-    saved.set_tsc_offset(GODWIT_TRY(read_tsc_offset(vcpu, traits)));
-    saved.mutable_cpuid()->assign(reinterpret_cast<const char*>(cpuid.data()), cpuid.size_bytes());
-    return state::encode_section(vcpu_section, vcpu.id(), saved);
+    record.mp_state = GODWIT_TRY(vcpu.mp_state());
+    record.regs = GODWIT_TRY(vcpu.regs());
+    record.sregs = GODWIT_TRY(vcpu.sregs());
+    record.xcrs = GODWIT_TRY(vcpu.xcrs());
+    record.xsave.resize(vcpu.traits().xsave_bytes);
+    GODWIT_TRY(vcpu.xsave(std::as_writable_bytes(std::span(record.xsave))));
+    record.debug_registers = GODWIT_TRY(vcpu.debug_registers());
+    record.msrs = GODWIT_TRY(read_msrs(vcpu, traits));
+    record.lapic = GODWIT_TRY(vcpu.lapic());
+    record.events = GODWIT_TRY(vcpu.events());
+    record.tsc_khz = GODWIT_TRY(vcpu.tsc_khz());
+    record.tsc_offset = GODWIT_TRY(read_tsc_offset(vcpu, traits));
+    record.cpuid.assign(cpuid.begin(), cpuid.end());
+    return record;
 }
 
 namespace {
-
-template <typename T>
-Result<T> structure_of(const state::Section& section, const std::string& bytes, const char* what) {
-    if (bytes.size() != sizeof(T)) {
-        return state::bad_section(section, std::string(what) + " has the wrong length");
-    }
-    T value{};
-    std::memcpy(&value, bytes.data(), sizeof(value));
-    return value;
-}
-
-Result<std::vector<kvm_cpuid_entry2>> cpuid_of(const state::Section& section,
-                                               const std::string& bytes) {
-    const std::size_t count = bytes.size() / sizeof(kvm_cpuid_entry2);
-    if (bytes.size() % sizeof(kvm_cpuid_entry2) != 0 || count == 0 || count > cpuid_entries_max) {
-        return state::bad_section(section, "CPUID has the wrong length");
-    }
-    std::vector<kvm_cpuid_entry2> entries(count);
-    std::memcpy(entries.data(), bytes.data(), bytes.size());
-    return entries;
-}
 
 bool same(std::span<const kvm_cpuid_entry2> a, std::span<const kvm_cpuid_entry2> b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
@@ -211,24 +174,17 @@ Status set_tsc_frequency(const kvm::Vcpu& vcpu, std::uint32_t khz, std::uint32_t
 
 } // namespace
 
-Status
-check_vcpu_section(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
-    const auto saved = GODWIT_TRY(state::decode_section<state::VcpuState>(vcpu_section, section));
-    const auto cpuid = GODWIT_TRY(cpuid_of(section, saved.cpuid()));
-    if (!same(cpuid, load.cpuid)) {
-        GODWIT_TRY(check_cpuid(cpuid, load.cpuid));
+Status check_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
+    if (!same(record.cpuid, load.cpuid)) {
+        GODWIT_TRY(check_cpuid(record.cpuid, load.cpuid));
     }
-    if (saved.msr_indices_size() != saved.msr_values_size() ||
-        static_cast<std::size_t>(saved.msr_indices_size()) > msrs_max) {
-        return state::bad_section(section, "MSR indices and values do not match");
-    }
-    if (saved.xsave().size() > vcpu.traits().xsave_bytes) {
+    if (record.xsave.size() > vcpu.traits().xsave_bytes) {
         return Error(ErrorCode::unsupported,
-                     "the machine's XSAVE area has " + std::to_string(saved.xsave().size()) +
+                     "the machine's XSAVE area has " + std::to_string(record.xsave.size()) +
                          " bytes, this host's KVM takes " +
                          std::to_string(vcpu.traits().xsave_bytes));
     }
-    return set_tsc_frequency(vcpu, saved.tsc_khz(), load.traits->host_tsc_khz);
+    return set_tsc_frequency(vcpu, record.tsc_khz, load.traits->host_tsc_khz);
 }
 
 namespace {
@@ -262,13 +218,10 @@ struct SavedMsrs {
     std::vector<kvm_msr_entry> deadline; ///< The TSC deadline, if it is there.
 };
 
-SavedMsrs msrs_of(const state::VcpuState& saved) {
+SavedMsrs split_msrs(std::span<const kvm_msr_entry> entries) {
     SavedMsrs msrs;
-    msrs.early.reserve(static_cast<std::size_t>(saved.msr_indices_size()));
-    for (int i = 0; i < saved.msr_indices_size(); ++i) {
-        kvm_msr_entry entry{};
-        entry.index = saved.msr_indices(i);
-        entry.data = saved.msr_values(i);
+    msrs.early.reserve(entries.size());
+    for (const kvm_msr_entry& entry : entries) {
         (entry.index == msr_tsc_deadline ? msrs.deadline : msrs.early).push_back(entry);
     }
     return msrs;
@@ -286,38 +239,25 @@ Status set_tsc(const kvm::Vcpu& vcpu, const VcpuStateTraits& traits, std::uint64
 
 } // namespace
 
-Result<std::vector<kvm_cpuid_entry2>>
-load_vcpu(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
-    const auto saved = GODWIT_TRY(state::decode_section<state::VcpuState>(vcpu_section, section));
-    auto cpuid = GODWIT_TRY(cpuid_of(section, saved.cpuid()));
-    const auto regs = GODWIT_TRY(structure_of<kvm_regs>(section, saved.regs(), "regs"));
-    const auto sregs = GODWIT_TRY(structure_of<kvm_sregs2>(section, saved.sregs2(), "sregs2"));
-    const auto xcrs = GODWIT_TRY(structure_of<kvm_xcrs>(section, saved.xcrs(), "xcrs"));
-    const auto debug = GODWIT_TRY(
-        structure_of<kvm_debugregs>(section, saved.debug_registers(), "debug_registers"));
-    const auto lapic = GODWIT_TRY(structure_of<kvm_lapic_state>(section, saved.lapic(), "lapic"));
-    const auto events =
-        GODWIT_TRY(structure_of<kvm_vcpu_events>(section, saved.events(), "events"));
-    const SavedMsrs msrs = msrs_of(saved);
-
-    if (!same(cpuid, load.cpuid)) {
-        GODWIT_TRY(vcpu.set_cpuid(cpuid));
+Status load_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
+    const SavedMsrs msrs = split_msrs(record.msrs);
+    if (!same(record.cpuid, load.cpuid)) {
+        GODWIT_TRY(vcpu.set_cpuid(record.cpuid));
     }
     // The order matters: sregs switch the modes that decide what the rest may hold (x2APIC before
     // the LAPIC), XCR0 before the area it lays out, TSC and LAPIC before the deadline timer,
     // events and MP state last because the others may change them.
-    GODWIT_TRY(vcpu.set_sregs(sregs));
-    GODWIT_TRY(vcpu.set_regs(regs));
-    GODWIT_TRY(vcpu.set_xcrs(xcrs));
-    GODWIT_TRY(vcpu.set_xsave(std::as_bytes(std::span(saved.xsave()))));
-    GODWIT_TRY(vcpu.set_debug_registers(debug));
+    GODWIT_TRY(vcpu.set_sregs(record.sregs));
+    GODWIT_TRY(vcpu.set_regs(record.regs));
+    GODWIT_TRY(vcpu.set_xcrs(record.xcrs));
+    GODWIT_TRY(vcpu.set_xsave(std::as_bytes(std::span(record.xsave))));
+    GODWIT_TRY(vcpu.set_debug_registers(record.debug_registers));
     GODWIT_TRY(set_msrs(vcpu, msrs.early));
-    GODWIT_TRY(set_tsc(vcpu, *load.traits, saved.tsc_offset() + load.tsc_offset_change));
-    GODWIT_TRY(vcpu.set_lapic(lapic));
+    GODWIT_TRY(set_tsc(vcpu, *load.traits, record.tsc_offset + load.tsc_offset_change));
+    GODWIT_TRY(vcpu.set_lapic(record.lapic));
     GODWIT_TRY(set_msrs(vcpu, msrs.deadline));
-    GODWIT_TRY(vcpu.set_events(events));
-    GODWIT_TRY(vcpu.set_mp_state({.mp_state = saved.mp_state()}));
-    return cpuid;
+    GODWIT_TRY(vcpu.set_events(record.events));
+    return vcpu.set_mp_state(record.mp_state);
 }
 
 } // namespace godwit::machine

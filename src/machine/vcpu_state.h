@@ -1,20 +1,18 @@
 #pragma once
 
-/// A vCPU's state (section "vcpu"): reading all of it from KVM and setting it in the order KVM
+/// A vCPU's state (VcpuRecord): reading all of it from KVM and setting it in the order KVM
 /// needs (requirement X-1). Control thread, vCPU at rest. Saving makes some ten ioctls and no
 /// decisions: which MSRs this kernel really gives is found out beforehand.
 
 #include "base/result.h"
 #include "kvm/vcpu.h"
-#include "state/state_unit.h"
+#include "machine/vcpu_record.h"
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
 namespace godwit::machine {
-
-inline constexpr state::SectionType vcpu_section{"vcpu", 1};
 
 /// What the vCPUs of one machine have in common on this host.
 struct VcpuStateTraits {
@@ -30,9 +28,9 @@ struct VcpuStateTraits {
 [[nodiscard]] Result<VcpuStateTraits> probe_vcpu(const kvm::Vcpu& vcpu,
                                                  std::span<const std::uint32_t> listed);
 
-[[nodiscard]] Result<state::Section> save_vcpu(const kvm::Vcpu& vcpu,
-                                               const VcpuStateTraits& traits,
-                                               std::span<const kvm_cpuid_entry2> cpuid);
+[[nodiscard]] Result<VcpuRecord> save_vcpu(const kvm::Vcpu& vcpu,
+                                           const VcpuStateTraits& traits,
+                                           std::span<const kvm_cpuid_entry2> cpuid);
 
 struct VcpuLoad {
     const VcpuStateTraits* traits = nullptr;
@@ -44,8 +42,8 @@ struct VcpuLoad {
 
 /// Everything that can be checked without touching the vCPU: sizes, CPU features, TSC frequency.
 [[nodiscard]] Status
-check_vcpu_section(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& load);
-[[nodiscard]] Result<std::vector<kvm_cpuid_entry2>>
-load_vcpu(const state::Section& section, const kvm::Vcpu& vcpu, const VcpuLoad& load);
+check_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load);
+[[nodiscard]] Status
+load_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load);
 
 } // namespace godwit::machine

@@ -141,11 +141,14 @@ TEST_F(VcpuThreadVmTest, damaged_sections_are_refused_without_harm) {
     ASSERT_TRUE(saved.has_value()) << saved.error().to_string();
     const VcpuLoad load{
         .traits = &machine->traits, .cpuid = machine->cpuid, .tsc_offset_change = 0};
-    for (std::size_t length = 0; length < saved->payload.size(); length += 61) {
-        state::Section damaged = *saved;
+    const state::Section whole = encode_vcpu_section(*saved, vcpu.id());
+    ASSERT_TRUE(parse_vcpu_section(whole).has_value());
+    for (std::size_t length = 0; length < whole.payload.size(); length += 61) {
+        state::Section damaged = whole;
         damaged.payload.resize(length);
-        const bool accepted = check_vcpu_section(damaged, vcpu, load).has_value() &&
-                              load_vcpu(damaged, vcpu, load).has_value();
+        const auto record = parse_vcpu_section(damaged);
+        const bool accepted = record.has_value() && check_vcpu(*record, vcpu, load).has_value() &&
+                              load_vcpu(*record, vcpu, load).has_value();
         EXPECT_FALSE(accepted) << "prefix of " << length << " bytes";
     }
 }

@@ -1,3 +1,4 @@
+#include "state/testing/golden.h"
 #include "virtio/pci_transport.h"
 #include "virtio/testing/driver_registers.h"
 #include "virtio/testing/fake_device.h"
@@ -324,10 +325,25 @@ TEST_F(RestoreTest, flipped_bytes_never_do_harm) {
     }
 }
 
+TEST_F(RestoreTest, golden_sections_are_read_and_written_again) {
+    bring_up();
+    const auto resave = [this](const state::Section& section) -> Result<state::Section> {
+        const auto restored = GODWIT_TRY(restore(section));
+        return std::get<state::Section>(GODWIT_TRY(restored->save()));
+    };
+    EXPECT_EQ(state::testing::check_goldens(save(), resave), "");
+}
+
 TEST_F(RestoreTest, unknown_version_is_refused) {
     state::Section section = save();
     section.version = 2;
     EXPECT_FALSE(restore(section).has_value());
+}
+
+TEST_F(PciTransportTest, device_unit_tells_what_blocks_its_device) {
+    EXPECT_TRUE(transport->device_unit().save_blocker().empty());
+    device->blocker = "it is on fire: put it out";
+    EXPECT_EQ(transport->device_unit().save_blocker(), "it is on fire: put it out");
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 #include "bus/pci/pci_bus.h"
 #include "bus/testing/fakes.h"
+#include "state/testing/golden.h"
 
 namespace godwit::bus {
 namespace {
@@ -55,6 +56,19 @@ struct PciBusTest : ::testing::Test {
     Gpa bar;
     TestFunction device;
 };
+
+TEST_F(PciBusTest, golden_sections_are_read_and_written_again) {
+    ports.write(config_ports_start, 4, 0x8000'1810);
+    memory.write(ecam_base + 4, 2, 0x0006);  // command: memory, bus master
+    memory.write(ecam_base + 0x3c, 1, 0x0b); // interrupt line
+    const auto resave = [](const state::Section& section) -> Result<state::Section> {
+        testing::FakeAddressSpace space;
+        const auto restored = GODWIT_TRY(PciBus::restore(space, section));
+        return std::get<state::Section>(GODWIT_TRY(restored->save()));
+    };
+    const auto saved = std::get<state::Section>(GODWIT_MUST(bus->save())); // always saves
+    EXPECT_EQ(state::testing::check_goldens(saved, resave), "");
+}
 
 TEST_F(PciBusTest, host_bridge_and_device_are_found_and_nothing_else) {
     EXPECT_EQ(memory.read(ecam_base, 4), 0x0008'1b36U);

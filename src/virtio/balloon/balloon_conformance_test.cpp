@@ -13,6 +13,9 @@ struct BalloonMaker {
                                                    const state::Section& section) {
         return GODWIT_TRY(BalloonDevice::restore(args(loop), section));
     }
+    static state::Section canonical() {
+        return save_balloon({.target_pages = 512, .actual_pages = 300}, 0);
+    }
     BalloonDevice::Args args(sys::EventLoop& loop) {
         return {.instance = 0, .memory = memory, .reporting = FreePageReporting::on, .loop = &loop};
     }

@@ -6,15 +6,21 @@ namespace godwit::virtio::testing {
 namespace {
 
 struct BlkMaker {
+    static constexpr block::BlockGeometry geometry{.bytes = 64 * kib,
+                                                   .logical_block_bytes = 512,
+                                                   .physical_block_bytes = 512,
+                                                   .read_only = false,
+                                                   .can_discard = true,
+                                                   .can_write_zeroes = true,
+                                                   .memory_alignment_bytes = 1};
+    static BlkOptions options() {
+        return {.instance = 3, .serial = "disk3", .queues = 2, .queue_size = 64};
+    }
+    static state::Section canonical() {
+        return encode(BlkState{.options = options(), .geometry = geometry}, 3);
+    }
     static BlkDevice::Args args(sys::EventLoop& loop) {
-        const block::BlockGeometry geometry{.bytes = 64 * kib,
-                                            .logical_block_bytes = 512,
-                                            .physical_block_bytes = 512,
-                                            .read_only = false,
-                                            .can_discard = true,
-                                            .can_write_zeroes = true,
-                                            .memory_alignment_bytes = 1};
-        return {.options = {.instance = 3, .serial = "disk3", .queues = 2, .queue_size = 64},
+        return {.options = options(),
                 .disk = std::make_unique<MemoryDisk>(
                     loop, geometry, std::make_shared<MemoryDiskControl>()),
                 .loop = loop,

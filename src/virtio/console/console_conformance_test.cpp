@@ -12,6 +12,10 @@ struct ConsoleMaker {
                                                    const state::Section& section) {
         return GODWIT_TRY(ConsoleDevice::restore(args(loop), section));
     }
+    static state::Section canonical() {
+        return save_console({.size = {.cols = 132, .rows = 43}, .pending_input = "typed ahead\n"},
+                            0);
+    }
     static ConsoleDevice::Args args(sys::EventLoop& loop) {
         return {.instance = 0,
                 .size = {},

@@ -1,4 +1,5 @@
 #include "virtio/net/net_device.h"
+#include "virtio/net/net_spec.h"
 #include "virtio/testing/conformance.h"
 #include "virtio/testing/socket_port.h"
 
@@ -14,10 +15,19 @@ struct NetMaker {
                                                    const state::Section& section) {
         return GODWIT_TRY(NetDevice::restore(args(loop), section));
     }
+    static state::Section canonical() {
+        const std::string packet(net_header_bytes + 60, '\x5a');
+        return save_net({.identity = {.mac = mac, .mtu = 1500, .queue_pairs = 2},
+                         .active_pairs = 2,
+                         .announce_pending = true,
+                         .held = {"", packet}},
+                        0);
+    }
+    static constexpr MacAddress mac{0x52, 0x54, 0, 1, 2, 3};
     NetDevice::Args args(sys::EventLoop& loop) {
         auto& network = networks.emplace_back(std::make_unique<SocketNetwork>());
         return {.instance = 0,
-                .mac = {0x52, 0x54, 0, 1, 2, 3},
+                .mac = mac,
                 .mtu = 1500,
                 .port = std::make_unique<SocketPort>(*network, 2),
                 .loop = &loop};

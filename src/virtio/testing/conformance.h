@@ -6,14 +6,17 @@
 ///         std::unique_ptr<VirtioDevice> fresh(sys::EventLoop& loop);
 ///         Result<std::unique_ptr<VirtioDevice>> restored(sys::EventLoop& loop,
 ///                                                        const state::Section& section);
+///         state::Section canonical(); // left out by a device without state
 ///     };
 ///     INSTANTIATE_TYPED_TEST_SUITE_P(Blk, DeviceConformance, BlkMaker);
 ///
-/// A maker keeps what the device needs to live. A device without state is never asked for
-/// restored(). Devices are not attached yet when they come out of the maker.
+/// canonical() is the section of a device in which every field says something, for its golden files
+/// (state/testing/golden.h). A maker keeps what the device needs to live. A device without state is
+/// never asked for restored(). Devices are not attached yet when they come out of the maker.
 
 #include "bus/pci/pci_bus.h"
 #include "bus/testing/fakes.h"
+#include "state/testing/golden.h"
 #include "sys/io_thread.h"
 #include "virtio/pci_transport.h"
 #include "virtio/testing/driver_queue.h"
@@ -111,6 +114,19 @@ TYPED_TEST_P(DeviceConformance, saved_restored_and_saved_again_gives_equal_bytes
     EXPECT_EQ(this->payload(**other), this->payload(*device));
     EXPECT_EQ((*other)->section_id(), device->section_id());
     EXPECT_EQ((*other)->features(), device->features());
+}
+
+TYPED_TEST_P(DeviceConformance, golden_sections_are_read_and_written_again) {
+    if constexpr (requires(TypeParam maker) { maker.canonical(); }) {
+        const auto resave = [this](const state::Section& section) -> Result<state::Section> {
+            const auto device = GODWIT_TRY(this->maker_.restored(this->io_->loop(), section));
+            device->attach(this->host_);
+            return std::get<state::Section>(GODWIT_TRY(device->save()));
+        };
+        EXPECT_EQ(state::testing::check_goldens(this->maker_.canonical(), resave), "");
+    } else {
+        EXPECT_FALSE(this->fresh()->section_type().written()) << "its maker needs canonical()";
+    }
 }
 
 TYPED_TEST_P(DeviceConformance, every_truncated_section_is_refused) {
@@ -267,6 +283,7 @@ TYPED_TEST_P(DeviceConformance, transport_restores_the_activated_device_at_rest)
 
 REGISTER_TYPED_TEST_SUITE_P(DeviceConformance,
                             saved_restored_and_saved_again_gives_equal_bytes,
+                            golden_sections_are_read_and_written_again,
                             every_truncated_section_is_refused,
                             flipped_bytes_of_the_section_do_no_harm,
                             wake_and_quiesce_may_be_repeated,
