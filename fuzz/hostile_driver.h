@@ -4,12 +4,11 @@
 // anywhere, and in between the device works, changes owner, or is reset. Everything happens in the
 // order of the input: the device works only inside wake(), which serves every queue once.
 
+#include "input.h"
 #include "virtio/testing/guest_driver.h"
 #include "virtio/virtio_device.h"
 
-#include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <span>
@@ -17,28 +16,11 @@
 
 namespace godwit::fuzz {
 
-/// Takes little-endian numbers from the input; zeroes when it is used up.
-class Input {
-  public:
-    explicit Input(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
-    [[nodiscard]] bool empty() const { return bytes_.empty(); }
-    template <typename T>
-    T take() {
-        T value{};
-        const std::size_t count = std::min(sizeof(T), bytes_.size());
-        std::memcpy(&value, bytes_.data(), count);
-        bytes_ = bytes_.subspan(count);
-        return value;
-    }
-    std::span<const std::uint8_t> take_bytes(std::size_t count) {
-        const auto part = bytes_.first(std::min(count, bytes_.size()));
-        bytes_ = bytes_.subspan(part.size());
-        return part;
-    }
-
-  private:
-    std::span<const std::uint8_t> bytes_;
-};
+/// The event loop of every device of the process.
+inline sys::IoThread& io_thread() {
+    static const auto thread = virtio::testing::make_io_thread();
+    return *thread;
+}
 
 class HostileDriver {
   public:

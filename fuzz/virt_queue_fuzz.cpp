@@ -3,17 +3,18 @@
 // them. Checked besides "no crash": every segment the queue hands out lies in RAM and the counts
 // agree.
 
+#include "input.h"
 #include "virtio/testing/driver_queue.h"
 #include "virtio/virt_queue.h"
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <span>
 
 using namespace godwit;
+using fuzz::Input;
 
 namespace {
 
@@ -21,29 +22,6 @@ constexpr Gpa window{0x1000}; ///< What the input can write to: rings, tables, d
 constexpr std::uint64_t window_bytes = 0x3000;
 constexpr std::size_t operations_max = 512;
 constexpr std::size_t chains_max = 64;
-
-/// Takes little-endian numbers from the input; zeroes when it is used up.
-class Input {
-  public:
-    explicit Input(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
-    [[nodiscard]] bool empty() const { return bytes_.empty(); }
-    template <typename T>
-    T take() {
-        T value{};
-        const std::size_t count = std::min(sizeof(T), bytes_.size());
-        std::memcpy(&value, bytes_.data(), count);
-        bytes_ = bytes_.subspan(count);
-        return value;
-    }
-    std::span<const std::uint8_t> take_bytes(std::size_t count) {
-        const auto part = bytes_.first(std::min(count, bytes_.size()));
-        bytes_ = bytes_.subspan(part.size());
-        return part;
-    }
-
-  private:
-    std::span<const std::uint8_t> bytes_;
-};
 
 const std::shared_ptr<memory::GuestMemory>& shared_memory() {
     static const auto memory = virtio::testing::make_memory();

@@ -8,17 +8,12 @@ using namespace godwit;
 
 namespace {
 
-sys::IoThread& io_thread() {
-    static const auto thread = virtio::testing::make_io_thread();
-    return *thread;
-}
-
 virtio::BalloonDevice::Args args() {
     static const auto memory = virtio::testing::make_memory();
     return {.instance = 0,
             .memory = memory,
             .reporting = virtio::FreePageReporting::on,
-            .loop = &io_thread().loop()};
+            .loop = &fuzz::io_thread().loop()};
 }
 
 } // namespace

@@ -14,17 +14,12 @@ namespace {
 
 constexpr std::size_t pairs = 2;
 
-sys::IoThread& io_thread() {
-    static const auto thread = virtio::testing::make_io_thread();
-    return *thread;
-}
-
 virtio::NetDevice::Args args_of(std::unique_ptr<virtio::NetPort> port) {
     return {.instance = 0,
             .mac = {},
             .mtu = 1500,
             .port = std::move(port),
-            .loop = &io_thread().loop()};
+            .loop = &fuzz::io_thread().loop()};
 }
 
 std::uint64_t features_of(std::uint8_t choice) {
