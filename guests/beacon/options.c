@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include "../shared/number_option.h"
 #include "memory.h"
 
 #include <stddef.h>
@@ -17,18 +18,6 @@ struct options options = {
 
 enum { word_bytes_max = 96 };
 
-struct choice {
-    const char* name;
-    uint64_t value;
-};
-
-struct option {
-    const char* key;
-    uint64_t* value;
-    const struct choice* choices; // null: a number, with K, M or G behind it
-    uint64_t min, max;
-};
-
 static const struct choice outputs[] = {
     {"serial", output_serial}, {"virtio", output_virtio}, {"both", 3}, {0}};
 static const struct choice patterns[] = {
@@ -40,7 +29,7 @@ static const struct choice nets[] = {{"none", 0}, {"heartbeat", 1}, {0}};
 static const struct choice exits[] = {
     {"acpi", exit_acpi}, {"reboot", exit_reboot}, {"halt", exit_halt}, {0}};
 
-static const struct option table[] = {
+static const struct number_option table[] = {
     {"cpus", &options.cpus, NULL, 0, 64},
     {"out", &options.out, outputs, 0, 0},
     {"mem_set", &options.mem_set_bytes, NULL, 0, 1ull << 44},
@@ -64,66 +53,6 @@ static const struct option table[] = {
     {"exit", &options.exit, exits, 0, 0},
 };
 
-static bool same(const char* left, const char* right) {
-    while (*left != '\0' && *left == *right) {
-        ++left;
-        ++right;
-    }
-    return *left == *right;
-}
-
-static bool parse_number(const char* text, uint64_t* value) {
-    uint64_t number = 0;
-    const char* cursor = text;
-    for (; *cursor >= '0' && *cursor <= '9'; ++cursor) {
-        if (number > UINT64_MAX / 16) {
-            return false;
-        }
-        number = number * 10 + (uint64_t)(*cursor - '0');
-    }
-    if (cursor == text) {
-        return false;
-    }
-    unsigned shift = 0;
-    switch (*cursor) {
-    case 'K':
-        shift = 10;
-        break;
-    case 'M':
-        shift = 20;
-        break;
-    case 'G':
-        shift = 30;
-        break;
-    default:
-        break;
-    }
-    cursor += shift != 0;
-    if (*cursor != '\0' || number > UINT64_MAX >> shift) {
-        return false;
-    }
-    *value = number << shift;
-    return true;
-}
-
-static bool set(const struct option* option, const char* text) {
-    if (option->choices == NULL) {
-        uint64_t value;
-        if (!parse_number(text, &value) || value < option->min || value > option->max) {
-            return false;
-        }
-        *option->value = value;
-        return true;
-    }
-    for (const struct choice* choice = option->choices; choice->name != NULL; ++choice) {
-        if (same(choice->name, text)) {
-            *option->value = choice->value;
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool apply(char* word) {
     char* equals = word;
     while (*equals != '=' && *equals != '\0') {
@@ -135,8 +64,8 @@ static bool apply(char* word) {
     *equals = '\0';
     bool understood = false;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; ++i) {
-        if (same(table[i].key, word)) {
-            understood = set(&table[i], equals + 1);
+        if (same_text(table[i].key, word)) {
+            understood = number_option_set(&table[i], equals + 1);
             break;
         }
     }

@@ -1,5 +1,7 @@
 #include "options.h"
 
+#include "../shared/number_option.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
@@ -15,18 +17,6 @@ struct options options = {
     .disk_verify = 1,
     .net_rate = 10,
     .report_ms = 1000,
-};
-
-struct choice {
-    const char* name;
-    uint64_t value;
-};
-
-struct number_option {
-    const char* key;
-    uint64_t* value;
-    const struct choice* choices; // null: a number, with K, M or G behind it
-    uint64_t min, max;
 };
 
 struct text_option {
@@ -61,44 +51,6 @@ static const struct number_option numbers[] = {
 static const struct text_option texts[] = {
     {"disk", options.disk}, {"net", options.net}, {"out", options.out}};
 
-static bool parse_number(const char* text, uint64_t* value) {
-    uint64_t number = 0;
-    const char* cursor = text;
-    for (; *cursor >= '0' && *cursor <= '9'; ++cursor) {
-        if (number > UINT64_MAX / 16) {
-            return false;
-        }
-        number = number * 10 + (uint64_t)(*cursor - '0');
-    }
-    if (cursor == text) {
-        return false;
-    }
-    unsigned shift = *cursor == 'K' ? 10 : *cursor == 'M' ? 20 : *cursor == 'G' ? 30 : 0;
-    cursor += shift != 0;
-    if (*cursor != '\0' || number > UINT64_MAX >> shift) {
-        return false;
-    }
-    *value = number << shift;
-    return true;
-}
-
-static bool set_number(const struct number_option* option, const char* text) {
-    for (const struct choice* choice = option->choices; choice != NULL && choice->name != NULL;
-         ++choice) {
-        if (strcmp(choice->name, text) == 0) {
-            *option->value = choice->value;
-            return true;
-        }
-    }
-    uint64_t value;
-    if (option->choices != NULL || !parse_number(text, &value) || value < option->min ||
-        value > option->max) {
-        return false;
-    }
-    *option->value = value;
-    return true;
-}
-
 static bool is_key(const char* word, const char* key, size_t length) {
     return strlen(key) == length && memcmp(word, key, length) == 0;
 }
@@ -111,7 +63,7 @@ static bool apply(const char* word) {
     size_t length = (size_t)(equals - word);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; ++i) {
         if (is_key(word, numbers[i].key, length)) {
-            return set_number(&numbers[i], equals + 1);
+            return number_option_set(&numbers[i], equals + 1);
         }
     }
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; ++i) {

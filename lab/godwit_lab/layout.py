@@ -27,6 +27,7 @@ from .errors import EXIT_SETUP, LabError
 
 LAB_SOURCE = Path(__file__).resolve().parent.parent
 GUESTLOAD_SOURCE = LAB_SOURCE.parent / "guests" / "linux-load"
+GUESTS_SHARED_SOURCE = LAB_SOURCE.parent / "guests" / "shared"
 MIB = 1 << 20
 _NOT_BUILDING = {"cli.py", "errors.py", "network.py", "payload.py", "session.py"}
 
@@ -125,8 +126,8 @@ def source_digest() -> str:
         sources += (LAB_SOURCE / folder).glob(pattern)
     contents = {str(path.relative_to(LAB_SOURCE)): hashlib.sha256(path.read_bytes()).hexdigest()
                 for path in sorted(sources) if path.is_file() and path.name not in _NOT_BUILDING}
-    contents |= {f"guestload/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
-                 for path in sorted(GUESTLOAD_SOURCE.glob("*.[ch]"))}
+    contents |= {f"{folder.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+                 for folder in (GUESTLOAD_SOURCE, GUESTS_SHARED_SOURCE) for path in sorted(folder.glob("*.[ch]"))}
     return digest_of(contents)
 
 
