@@ -10,7 +10,7 @@ namespace godwit::control {
 
 struct VmmClient::Pending {
     std::string method;
-    Reply<Json> reply;
+    Reply<VmmAnswer> reply;
     sys::EventLoop::Handle timer;
 };
 
@@ -43,7 +43,7 @@ VmmClient::connect(sys::EventLoop& loop, const std::string& path, Callbacks call
     return made;
 }
 
-void VmmClient::fail_later(Reply<Json> reply, Error error) {
+void VmmClient::fail_later(Reply<VmmAnswer> reply, Error error) {
     loop_.post([reply = std::move(reply), error = std::move(error)]() mutable {
         reply(std::move(error));
     });
@@ -54,6 +54,21 @@ void VmmClient::call(std::string_view method,
                      std::chrono::milliseconds timeout,
                      Reply<Json> reply,
                      const sys::Fd* passed) {
+    call_for_fds(method,
+                 params,
+                 timeout,
+                 Reply<VmmAnswer>([reply = std::move(reply)](Result<VmmAnswer> answer) mutable {
+                     reply(answer.has_value() ? Result<Json>(std::move(answer->result))
+                                              : Result<Json>(std::move(answer.error())));
+                 }),
+                 passed);
+}
+
+void VmmClient::call_for_fds(std::string_view method,
+                             const Json& params,
+                             std::chrono::milliseconds timeout,
+                             Reply<VmmAnswer> reply,
+                             const sys::Fd* passed) {
     if (closed_ || pending_.size() >= vmm_requests_max) {
         fail_later(std::move(reply),
                    closed_ ? Error(ErrorCode::peer_closed, "the connection to the VMM is gone")
@@ -105,12 +120,12 @@ bool VmmClient::receive_one() {
         }
         return false;
     }
-    handle(message->bytes);
+    handle(std::move(*message));
     return !closed_;
 }
 
-void VmmClient::handle(const std::string& bytes) {
-    const Result<Json> parsed = parse_json(bytes);
+void VmmClient::handle(sys::Message packet) {
+    const Result<Json> parsed = parse_json(packet.bytes);
     if (!parsed.has_value() || !parsed->is_object()) {
         close(Error(ErrorCode::corrupt, "the VMM sent something that is no message"));
         return;
@@ -132,7 +147,8 @@ void VmmClient::handle(const std::string& bytes) {
     if (message.contains("error")) {
         pending.reply(error_of(message["error"]));
     } else if (message.contains("result")) {
-        pending.reply(Json(message["result"]));
+        pending.reply(
+            VmmAnswer{.result = Json(message["result"]), .fds = std::move(packet.fds)});
     } else {
         pending.reply(Error(ErrorCode::corrupt, "the VMM's answer has no result"));
     }

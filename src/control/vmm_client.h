@@ -18,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace godwit::control {
 
@@ -34,6 +35,12 @@ struct VmmStatus {
     std::uint64_t uptime_seconds = 0;
 };
 [[nodiscard]] VmmStatus vmm_status_of(const Json& result);
+
+/// An answer and what came with it.
+struct VmmAnswer {
+    Json result;
+    std::vector<sys::Fd> fds;
+};
 
 class VmmClient : public std::enable_shared_from_this<VmmClient> {
   public:
@@ -55,6 +62,12 @@ class VmmClient : public std::enable_shared_from_this<VmmClient> {
               std::chrono::milliseconds timeout,
               Reply<Json> reply,
               const sys::Fd* passed = nullptr);
+    /// As call(), for an answer that brings descriptors.
+    void call_for_fds(std::string_view method,
+                      const Json& params,
+                      std::chrono::milliseconds timeout,
+                      Reply<VmmAnswer> reply,
+                      const sys::Fd* passed = nullptr);
     /// The process at the other end as the kernel vouches.
     [[nodiscard]] int peer_pid() const noexcept { return peer_pid_; }
     /// Takes in everything that has arrived, without waiting.
@@ -65,9 +78,9 @@ class VmmClient : public std::enable_shared_from_this<VmmClient> {
     VmmClient(sys::EventLoop& loop, sys::MessageSocket socket, Callbacks callbacks);
     /// Handles one message; false when there is none or the connection is gone.
     bool receive_one();
-    void handle(const std::string& bytes);
+    void handle(sys::Message packet);
     void close(const Error& reason);
-    void fail_later(Reply<Json> reply, Error error);
+    void fail_later(Reply<VmmAnswer> reply, Error error);
 
     sys::EventLoop& loop_;
     sys::MessageSocket socket_;

@@ -235,6 +235,36 @@ Status VmmInstance::connect() {
     return ok();
 }
 
+handover::InstanceId VmmInstance::instance() const noexcept {
+    return handover::parse_instance_id(id_).value_or(handover::InstanceId{});
+}
+
+/// The record is shared memory: one look tells who owns the machine, however its processes are.
+void VmmInstance::fetch_record() {
+    if (client_ == nullptr || record_ != nullptr) {
+        return;
+    }
+    const std::weak_ptr<VmmInstance> weak = weak_from_this();
+    client_->call_for_fds(
+        "owner_record",
+        Json::object(),
+        status_time_max,
+        Reply<VmmAnswer>([weak](Result<VmmAnswer> answer) {
+            const auto self = weak.lock();
+            if (self == nullptr || !answer.has_value() || answer->fds.size() != 1) {
+                return; // A successor has none before it is offered a machine.
+            }
+            auto record = handover::OwnerRecord::adopt(std::move(answer->fds[0]),
+                                                       text_member(answer->result, "machine_id"));
+            if (!record.has_value()) {
+                log::warn("owner_record_refused",
+                          {{"machine", self->machine_}, {"reason", record.error().to_string()}});
+                return;
+            }
+            self->record_ = std::make_shared<handover::OwnerRecord>(std::move(*record));
+        }));
+}
+
 void VmmInstance::retry_later() {
     retry_after_ = std::clamp(retry_after_ * 2, retry_first, retry_max);
     Result<sys::EventLoop::Handle> timer = loop_.schedule(retry_after_, {}, [this] {
@@ -265,6 +295,7 @@ void VmmInstance::call(std::string_view method,
 }
 
 void VmmInstance::refresh_status(Reply<void> done) {
+    fetch_record(); // Answered before the status, so that who learns of that knows the owner too.
     const std::weak_ptr<VmmInstance> weak = weak_from_this();
     call("status",
          Json::object(),

@@ -10,6 +10,7 @@
 #include "control/reply.h"
 #include "control/run_directory.h"
 #include "control/vmm_client.h"
+#include "handover/owner_record.h"
 #include "sys/event_loop.h"
 #include "sys/process.h"
 
@@ -80,6 +81,12 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
               std::chrono::milliseconds timeout,
               Reply<Json> reply,
               const sys::Fd* passed = nullptr);
+    /// The owner record of its machine as it handed it out; null if it has not (yet).
+    [[nodiscard]] const std::shared_ptr<handover::OwnerRecord>& record() const noexcept {
+        return record_;
+    }
+    /// What it claims for itself in a record.
+    [[nodiscard]] handover::InstanceId instance() const noexcept;
     /// Asks for the status; vmm_changed follows when it has come.
     void refresh_status(Reply<void> done);
     /// SIGKILL. The end is reported as any other.
@@ -100,6 +107,7 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
     void connect_or_retry();
     [[nodiscard]] Status connect();
     void connected_now(std::shared_ptr<VmmClient> client);
+    void fetch_record();
     void retry_later();
     void process_ended();
 
@@ -112,6 +120,7 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
     bool alive_ = true;
     std::optional<VmmStatus> status_;
     std::string trouble_ = "not connected yet";
+    std::shared_ptr<handover::OwnerRecord> record_;
     std::shared_ptr<VmmClient> client_;
 
     sys::Fd ready_pipe_;

@@ -140,11 +140,15 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     TakeOver take_over = GODWIT_TRY(expect<TakeOver>(source, take_over_timeout));
     GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts)));
     fault_point("exchange.destination.claim");
-    // The point of no return: from here the guest is ours alone.
-    const handover::Ownership mine =
-        GODWIT_TRY(tell(source, standing.record.transfer(standing.source, parts.self)));
+    // The commit: from here the source does not run the guest again by itself.
+    const handover::Ownership claimed =
+        GODWIT_TRY(tell(source, standing.record.claim(standing.source, parts.self)));
     const sys::Moment claimed_at = parts.clock.now();
     fault_point("exchange.destination.claimed");
+    // The point of no return: a recovery that was quicker has given the guest back, ours is void.
+    const handover::Ownership mine =
+        GODWIT_TRY(tell(source, standing.record.confirm(claimed)));
+    fault_point("exchange.destination.running");
     sys::Moment first_entry_at;
     if (!standing.paused) {
         GODWIT_TRY(tell(source, standing.machine->start()));

@@ -8,8 +8,9 @@
 ///   greeting   socket                           Offer: building; anything else: ended
 ///   building   + offer, resources               built, Prepared sent: standing; error, Failed sent: ended
 ///   standing   + machine, record, state buffer  TakeOver: claiming; Abort or closed: ended
-///   claiming   + saved state                    claim won: running; claim lost or error, Failed sent: ended
-///   running    the machine is ours              Settle answered; source gone: nothing more to do
+///   claiming   + saved state                    claim won: claimed; claim lost or error, Failed sent: ended
+///   claimed    the machine is ours              claim confirmed: running; reversed by a recovery: ended
+///   running    we may have run the guest             Settle answered; source gone: nothing more to do
 ///
 /// Thread rule: one thread runs it, which is the machine's control thread until it returns.
 // clang-format on

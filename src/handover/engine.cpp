@@ -16,8 +16,9 @@
 ///   6  pause       pause    the guest runs again
 ///   7  carry       pause    as 6
 ///   8  offer       commit   take the offer back: compare-and-swap on the owner record. Whoever wins this
-///                           swap owns the machine: the destination's claim is the POINT OF NO RETURN
-///   9  resumed     resume   none; without an answer the machine is frozen, recoverable, never run here
+///                           swap owns the machine: the destination's claim is the commit
+///   9  resumed     resume   none by itself; without an answer the machine is frozen, and recoverable as long
+///                           as the claim is not confirmed (owner_record.h): that is the POINT OF NO RETURN
 ///  10  settle      settle   none; a failure is reported, the guest runs at the destination
 // clang-format on
 
@@ -231,15 +232,18 @@ class SourceRun {
 
     /// After the offer only the owner record tells who may run the guest. True if it is ours again.
     bool take_offer_back(const Error& error) {
-        const auto mine = parts_.record.transfer(report_.before, parts_.self);
+        discard(parts_.record.transfer(report_.before, parts_.self), "what counts is read below");
         report_.after = parts_.record.read();
-        if (mine.has_value()) {
-            return true;
+        if (report_.after.owner == parts_.self) {
+            return true; // By us, or by the host's daemon for us: no claim can come any more.
         }
         report_.fail(Outcome::failed_after_commit, step_, side_, error);
         report_.reason += "; instance " + to_string(report_.after.owner) +
-                          " owns the machine since epoch " + std::to_string(report_.after.epoch) +
-                          ", so it does not run here again";
+                          (report_.after.tenure == Tenure::claimed
+                               ? " has claimed the machine in epoch "
+                               : " runs the machine since epoch ") +
+                          std::to_string(report_.after.epoch) +
+                          ", so it does not run here again by itself";
         return false;
     }
 

@@ -56,6 +56,8 @@ struct World {
     int prepared_carriers = 0;
     int aborted_carriers = 0;
     bool lose_answer = false;
+    bool taken_back = false; ///< By the daemon, before the claim.
+    bool confirms = true;
     bool lie = false; ///< The destination says that it runs the guest, and has not claimed it.
 };
 
@@ -103,8 +105,14 @@ class FakeDestination final : public Destination {
         if (world_.lie) {
             return ok();
         }
-        claimed_ = world_.record.transfer(world_.record.read(), destination_id).has_value();
+        const Ownership offered = world_.record.read();
+        if (world_.taken_back) {
+            EXPECT_TRUE(world_.record.transfer(offered, source_id).has_value());
+        }
+        const auto claim = world_.record.claim(offered, destination_id);
+        claimed_ = claim.has_value() && world_.confirms;
         if (claimed_) {
+            EXPECT_TRUE(world_.record.confirm(*claim).has_value());
             EXPECT_EQ(world_.guest, GuestAt::nowhere);
             world_.guest = GuestAt::destination;
         }
@@ -229,6 +237,25 @@ TEST(Engine, answer_without_a_claim_is_not_believed) {
     EXPECT_EQ(report.error_code, "corrupt");
     EXPECT_EQ(world.guest, GuestAt::source);
     EXPECT_EQ(world.record.read(), (Ownership{.owner = source_id, .epoch = 2}));
+}
+
+// The host's daemon may take the offer back for us: that is ours as well.
+TEST(Engine, offer_taken_back_by_somebody_else_rolls_back) {
+    World world{.script = Script(0)};
+    world.taken_back = true;
+    const Report report = run(world);
+    EXPECT_EQ(report.outcome, Outcome::rolled_back);
+    EXPECT_EQ(world.guest, GuestAt::source);
+    EXPECT_EQ(world.record.read(), (Ownership{.owner = source_id, .epoch = 2}));
+}
+
+TEST(Engine, unconfirmed_claim_is_not_undone_by_the_source) {
+    World world{.script = Script(0)};
+    world.confirms = false;
+    const Report report = run(world);
+    EXPECT_EQ(report.outcome, Outcome::failed_after_commit);
+    EXPECT_EQ(report.after.tenure, Tenure::claimed);
+    EXPECT_NE(report.reason.find("claimed"), std::string::npos);
 }
 
 TEST(Engine, blockers_stop_in_plan_with_nothing_touched) {

@@ -24,7 +24,7 @@ struct RecordPage {
     std::uint32_t reserved;
     std::array<char, machine_id_bytes> machine_id;
     std::uint32_t padding;
-    std::uint64_t word; ///< owner << 32 | epoch; the only field that changes.
+    std::uint64_t word; ///< owner << 32 | claimed << 31 | epoch; the only field that changes.
 };
 static_assert(sizeof(RecordPage) == 64);
 static_assert(offsetof(RecordPage, word) % 8 == 0);
@@ -32,13 +32,19 @@ static_assert(offsetof(RecordPage, word) % 8 == 0);
 constexpr std::array<char, 8> record_magic = {'G', 'O', 'D', 'W', 'O', 'W', 'N', '1'};
 constexpr std::uint32_t record_version = 1;
 
+constexpr std::uint32_t claimed_bit = 1U << 31U;
+constexpr std::uint32_t epoch_max = claimed_bit - 1;
+
 constexpr std::uint64_t pack(const Ownership& ownership) noexcept {
-    return std::uint64_t{ownership.owner.value} << 32U | ownership.epoch;
+    const std::uint32_t claimed = ownership.tenure == Tenure::claimed ? claimed_bit : 0;
+    return std::uint64_t{ownership.owner.value} << 32U | claimed | ownership.epoch;
 }
 
 constexpr Ownership unpack(std::uint64_t word) noexcept {
+    const auto low = static_cast<std::uint32_t>(word);
     return {.owner = InstanceId{static_cast<std::uint32_t>(word >> 32U)},
-            .epoch = static_cast<std::uint32_t>(word)};
+            .epoch = low & epoch_max,
+            .tenure = (low & claimed_bit) != 0 ? Tenure::claimed : Tenure::running};
 }
 
 RecordPage& page_of(const sys::MappedRegion& region) noexcept {
@@ -52,6 +58,10 @@ std::atomic_ref<std::uint64_t> word_of(const sys::MappedRegion& region) noexcept
 }
 
 } // namespace
+
+std::string_view name_of(Tenure tenure) noexcept {
+    return tenure == Tenure::claimed ? "claimed" : "running";
+}
 
 std::string to_string(InstanceId id) {
     std::array<char, 9> text{};
@@ -110,8 +120,24 @@ Ownership OwnerRecord::read() const noexcept {
     return unpack(word_of(page_).load(std::memory_order_acquire));
 }
 
+Result<Ownership> OwnerRecord::claim(const Ownership& expected, InstanceId next) {
+    return swap(expected,
+                {.owner = next, .epoch = expected.epoch + 1, .tenure = Tenure::claimed});
+}
+
+Result<Ownership> OwnerRecord::confirm(const Ownership& expected) {
+    return swap(expected,
+                {.owner = expected.owner, .epoch = expected.epoch, .tenure = Tenure::running});
+}
+
 Result<Ownership> OwnerRecord::transfer(const Ownership& expected, InstanceId next) {
-    const Ownership desired{.owner = next, .epoch = expected.epoch + 1};
+    return swap(expected, {.owner = next, .epoch = expected.epoch + 1});
+}
+
+Result<Ownership> OwnerRecord::swap(const Ownership& expected, const Ownership& desired) {
+    if (expected.epoch > epoch_max || desired.epoch > epoch_max) {
+        return Error(ErrorCode::resource_exhausted, "the owner record has no epochs left");
+    }
     std::uint64_t word = pack(expected);
     // acq_rel: the new owner sees everything the old one wrote before its offer, and the other way
     // round.
@@ -119,8 +145,9 @@ Result<Ownership> OwnerRecord::transfer(const Ownership& expected, InstanceId ne
         const Ownership now = unpack(word);
         return Error(ErrorCode::conflict,
                      "the machine belongs to instance " + to_string(now.owner) + " in epoch " +
-                         std::to_string(now.epoch) + ", not to " + to_string(expected.owner) +
-                         " in epoch " + std::to_string(expected.epoch));
+                         std::to_string(now.epoch) + " (" + std::string(name_of(now.tenure)) +
+                         "), not to " + to_string(expected.owner) + " in epoch " +
+                         std::to_string(expected.epoch));
     }
     return desired;
 }

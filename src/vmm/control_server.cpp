@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 namespace godwit::vmm {
 
@@ -22,15 +23,21 @@ void ControlServer::Reply::result(const nlohmann::json& value) const {
     answer({{"id", id_}, {"result", value}});
 }
 
+void ControlServer::Reply::result(const nlohmann::json& value, sys::Fd passed) const {
+    answer({{"id", id_}, {"result", value}}, std::make_shared<const sys::Fd>(std::move(passed)));
+}
+
 void ControlServer::Reply::error(const Error& error) const {
     answer({{"id", id_},
             {"error", {{"code", name_of(error.code())}, {"message", error.to_string()}}}});
 }
 
-void ControlServer::Reply::answer(nlohmann::json message) const {
-    server_->loop_.post([server = server_, connection = connection_, text = to_text(message)] {
-        server->send(connection, text);
-    });
+void ControlServer::Reply::answer(nlohmann::json message,
+                                  std::shared_ptr<const sys::Fd> passed) const {
+    server_->loop_.post(
+        [server = server_, connection = connection_, text = to_text(message), passed] {
+            server->send(connection, text, passed.get());
+        });
 }
 
 Result<std::unique_ptr<ControlServer>>
@@ -135,13 +142,15 @@ void ControlServer::broadcast(const nlohmann::json& event) {
     }
 }
 
-void ControlServer::send(std::uint64_t id, const std::string& text) {
+void ControlServer::send(std::uint64_t id, const std::string& text, const sys::Fd* passed) {
     const auto connection = find(id);
     if (connection == connections_.end()) {
         return;
     }
     // A peer that does not read fills its socket; it is dropped rather than waited for.
-    const Status sent = connection->socket.send(text);
+    const std::array<const sys::Fd*, 1> fds{passed};
+    const Status sent =
+        connection->socket.send(text, std::span(fds).first(passed == nullptr ? 0 : 1));
     if (!sent.has_value()) {
         log::warn("control_connection_dropped", {{"reason", sent.error().to_string()}});
         connections_.erase(connection);

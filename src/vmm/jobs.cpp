@@ -108,6 +108,8 @@ void Service::exchanged(const handover::Report& report,
         return;
     }
     role_ = Role::retired;
+    lost_to_ = report.after;
+    ran_before_ = state_ == RunState::running;
     job_done();
     if (ending_) {
         return;
@@ -116,8 +118,8 @@ void Service::exchanged(const handover::Report& report,
         end(0);
         return;
     }
+    // The consoles stay frozen as they are: a recovery goes on with the same clients.
     set_state(RunState::frozen);
-    consoles_->close();
     peer_ = std::move(successor);
     await_successor();
 }
@@ -131,7 +133,8 @@ void Service::await_successor() {
         loop_->post([this, runs_there = running.has_value()] {
             peer_.reset();
             job_done();
-            if (runs_there && !ending_) {
+            if (runs_there && !ending_ && role_ == Role::retired &&
+                record_->read().tenure == handover::Tenure::running) {
                 end(0);
             }
         });

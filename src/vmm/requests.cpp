@@ -1,5 +1,9 @@
+#include "base/fault_point.h"
+#include "base/log.h"
 #include "base/version.h"
 #include "vmm/service.h"
+
+#include <sys/socket.h>
 
 #include <unistd.h>
 
@@ -90,6 +94,7 @@ nlohmann::json Service::status_json() const {
         {"build_id", build_id()},
         {"version", version()},
         {"epoch", record_ ? record_->read().epoch : 0},
+        {"owner", record_ ? handover::to_string(record_->read().owner) : ""},
         {"uptime_s", up.count()},
     };
 }
@@ -139,6 +144,47 @@ Status Service::stop_guest(bool force) {
     return machine_->press_power_button();
 }
 
+void Service::give_record(const ControlServer::Reply& reply) const {
+    if (!record_) {
+        reply.error(Error(ErrorCode::not_found, "this process has no owner record yet"));
+        return;
+    }
+    Result<sys::Fd> fd = record_->fd().duplicate();
+    if (!fd.has_value()) {
+        reply.error(fd.error());
+        return;
+    }
+    reply.result({{"machine_id", machine_->spec().id}}, std::move(*fd));
+}
+
+/// The guest runs here again, if the successor that claimed it has not touched it. The swap on the
+/// record decides; whoever loses it leaves the guest alone.
+Status Service::reclaim() {
+    if (role_ != Role::retired || state_ != RunState::frozen || !lost_to_) {
+        return Error(ErrorCode::conflict, "this process keeps no frozen guest");
+    }
+    if (record_->read().owner != options_.instance) {
+        fault_point("vmm.reclaim");
+        GODWIT_TRY(record_->transfer(*lost_to_, options_.instance));
+    }
+    log::warn("machine_reclaimed",
+              {{"machine", options_.machine}, {"epoch", record_->read().epoch}});
+    role_ = Role::owner;
+    lost_to_.reset();
+    if (peer_) {
+        ::shutdown(peer_->fd().raw(), SHUT_RDWR); // Ends the wait for the successor's word.
+    }
+    if (!ran_before_) {
+        set_state(RunState::paused);
+    } else {
+        const Status started = machine_->start();
+        set_state(started.has_value() ? RunState::running : RunState::paused);
+        GODWIT_TRY(started.with_context("the guest is here again, but does not run"));
+    }
+    consoles_->thaw_here();
+    return ok();
+}
+
 void Service::handle(ControlServer::Request request) {
     const ControlServer::Reply reply = request.reply;
     const std::string& method = request.method;
@@ -155,6 +201,10 @@ void Service::handle(ControlServer::Request request) {
         answer(reply, resume_guest());
     } else if (method == "stop") {
         answer(reply, stop_guest(bool_of(request.params, "force")));
+    } else if (method == "owner_record") {
+        give_record(reply);
+    } else if (method == "reclaim") {
+        answer(reply, reclaim());
     } else if (method == "exchange") {
         start_exchange(std::move(request));
     } else if (method == "snapshot") {

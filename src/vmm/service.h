@@ -8,7 +8,8 @@
 ///   owner      building -> running <-> paused retired after a handover; ends with the guest
 ///   successor  building                       owner when it has claimed the machine; ends on failure
 ///   retired    frozen                         ends when the successor says that it runs the guest; stays
-///                                             frozen if that is gone without a word
+///                                             frozen if that is gone without a word; owner again by
+///                                             reclaim while the successor's claim is not confirmed
 ///
 /// Thread rule: run() is called once and its thread is the control loop. Long work (exchange, snapshot,
 /// takeover) runs on one job thread at a time, which is the machine's control thread meanwhile. The
@@ -81,6 +82,8 @@ class Service {
     [[nodiscard]] Status resume_guest();
     [[nodiscard]] Status stop_guest(bool force);
     [[nodiscard]] Status check_owner() const;
+    void give_record(const ControlServer::Reply& reply) const;
+    [[nodiscard]] Status reclaim();
 
     // Long work (jobs.cpp).
     void start_exchange(ControlServer::Request request);
@@ -103,6 +106,8 @@ class Service {
     std::optional<handover::OwnerRecord> record_;
     Role role_ = Role::owner;
     RunState state_ = RunState::building;
+    std::optional<handover::Ownership> lost_to_; ///< Frozen: the claim that took the machine.
+    bool ran_before_ = false;                    ///< Frozen: the guest ran before the exchange.
     int exit_code_ = 0;
     std::unique_ptr<Consoles> consoles_;
     std::unique_ptr<machine::Machine> machine_;
