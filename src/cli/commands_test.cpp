@@ -30,6 +30,7 @@ TEST(commands, every_command_has_a_page_an_example_and_a_completion) {
                                 "snapshot",
                                 "restore",
                                 "exchange",
+                                "recover",
                                 "events",
                                 "balloon",
                                 "disk",

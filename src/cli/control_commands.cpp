@@ -203,6 +203,36 @@ std::string exchange_text(const Json& report) {
            " bytes of its memory were copied\n";
 }
 
+std::string recovered_text(const Json& report) {
+    return text_member(report, "machine") + ": " + text_member(report, "outcome") +
+           "\n  found: " + text_member(report, "found") +
+           "\n  done: " + text_member(report, "done") + "\n";
+}
+
+void add_recover(CLI::App& app, Invocation& invocation) {
+    auto name = std::make_shared<std::string>();
+    CLI::App* const recover =
+        app.add_subcommand("recover", "Let a guest run again that an exchange has left frozen");
+    recover->add_option("NAME", *name, "Name of the machine")->required();
+    recover->footer("A guest is frozen when its new VMM has claimed it and does not run it. If "
+                    "that VMM lives,\n"
+                    "it gets a moment to go on. Otherwise the old VMM takes the guest back and "
+                    "goes on where it\n"
+                    "stopped, but only if the new one has provably not run it. What was found and "
+                    "done is told.\n"
+                    "\n"
+                    "Exit codes: 0 the guest runs; 1 nothing was changed; 3 the guest is lost.\n"
+                    "\n"
+                    "Examples:\n"
+                    "  godwit recover web1\n"
+                    "  godwit recover web1 --json");
+    recover->callback([name, &invocation] {
+        invocation.action = [name, &invocation] {
+            return operate(invocation.session, *name, "recover", Json::object(), recovered_text);
+        };
+    });
+}
+
 struct SnapshotCommand {
     std::string name;
     std::string directory;
@@ -237,6 +267,8 @@ void add_handover_commands(CLI::App& app, Invocation& invocation) {
             return operate(invocation.session, shot->name, "snapshot", body, snapshot_text);
         };
     });
+
+    add_recover(app, invocation);
 
     auto command = std::make_shared<ExchangeCommand>();
     CLI::App* const exchange =

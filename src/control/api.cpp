@@ -111,7 +111,7 @@ struct Api::Route {
 };
 
 std::span<const Api::Route> Api::table() {
-    static constexpr std::array<Route, 17> routes{{
+    static constexpr std::array<Route, 18> routes{{
         {"GET", "/metrics", &Api::metrics},
         {"GET", "/api/v1/version", &Api::version},
         {"GET", "/api/v1/machines", &Api::list_machines},
@@ -122,6 +122,7 @@ std::span<const Api::Route> Api::table() {
         {"PUT", "/api/v1/machines/{name}/stop", &Api::stop},
         {"PUT", "/api/v1/machines/{name}/snapshot", &Api::snapshot},
         {"PUT", "/api/v1/machines/{name}/exchange", &Api::exchange},
+        {"PUT", "/api/v1/machines/{name}/recover", &Api::recover},
         {"PUT", "/api/v1/machines/{name}/balloon", &Api::balloon},
         {"PUT", "/api/v1/machines/{name}/disks/{disk}/refresh", &Api::refresh_disk},
         {"GET", "/api/v1/machines/{name}/reports", &Api::machine_reports},
@@ -402,6 +403,11 @@ void Api::exchange(Call call) {
                                                 ? supervisor_.exchange(call.values[0], *request)
                                                 : Result<std::uint64_t>(request.error());
     answer_operation(std::move(call), operation);
+}
+
+void Api::recover(Call call) {
+    const std::string name = call.values[0];
+    answer_operation(std::move(call), supervisor_.recover(name));
 }
 
 void Api::restore(Call call) {

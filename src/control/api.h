@@ -80,6 +80,7 @@ class Api {
     void stop(Call call);
     void snapshot(Call call);
     void exchange(Call call);
+    void recover(Call call);
     void balloon(Call call);
     void refresh_disk(Call call);
     void machine_reports(Call call);

@@ -1,5 +1,6 @@
 #include "control/exchange_run.h"
 
+#include "base/fault_point.h"
 #include "base/log.h"
 #include "sys/unix_socket.h"
 
@@ -17,7 +18,7 @@ constexpr milliseconds successor_ready_time_max{15'000};
 /// What the predecessor may take beyond the deadline for the commit (handover::Limits bounds its
 /// phases) before it counts as silent.
 constexpr milliseconds answer_grace{60'000};
-/// How long a successor whose predecessor died may take to say whether it owns the guest.
+/// How long a successor whose predecessor died may take to claim the guest.
 constexpr milliseconds claim_time_max{3'000};
 constexpr milliseconds cancel_time_max{5'000};
 /// How long the process that lost may take to end by itself.
@@ -45,6 +46,11 @@ void ExchangeRun::start(std::uint64_t operation) {
 Status ExchangeRun::launch() {
     MachineEntry& entry = *GODWIT_TRY(supervisor_.find_or_error(machine_));
     source_ = entry.owner;
+    record_ = entry.record;
+    if (record_ == nullptr) {
+        return Error(ErrorCode::conflict,
+                     "the VMM of machine '" + machine_ + "' has not handed out its owner record");
+    }
     auto [successor_end, source_end] = GODWIT_TRY(sys::MessageSocket::pair());
     const VmmLaunch options{.program = request_.program,
                             .machine = machine_,
@@ -105,7 +111,8 @@ void ExchangeRun::answered(Result<Json> answer) {
         return;
     }
     const std::string outcome = text_member(*answer, "outcome");
-    if (outcome == "done" || outcome == "failed_after_commit") {
+    const bool committed_there = outcome == "done" || outcome == "failed_after_commit";
+    if (committed_there && successor_owns()) {
         committed(std::move(*answer));
     } else if (outcome == "rolled_back") {
         settle(successor_, std::move(*answer));
@@ -114,48 +121,80 @@ void ExchangeRun::answered(Result<Json> answer) {
     }
 }
 
+bool ExchangeRun::successor_owns() const {
+    return record_->read().owner == successor_->instance();
+}
+
+/// Makes sure that the successor does not own the machine, now or later; false if it owns it.
+bool ExchangeRun::fence() {
+    for (;;) {
+        const handover::Ownership now = record_->read();
+        if (now.owner == successor_->instance()) {
+            return false;
+        }
+        fault_point("control.exchange.fence");
+        // The next epoch for the same owner: a claim on what was offered fails from here.
+        if (!successor_->alive() || record_->transfer(now, now.owner).has_value()) {
+            return true;
+        }
+    }
+}
+
 void ExchangeRun::resolve(const Error& why) {
     step_ = Step::resolving;
     unresolved_ = why;
     log::warn("exchange_unresolved", {{"machine", machine_}, {"reason", why.to_string()}});
-    const std::weak_ptr<ExchangeRun> weak = weak_from_this();
-    successor_->refresh_status(Reply<void>([weak](const Status&) {
-        if (const auto self = weak.lock()) {
-            self->resolved();
-        }
-    }));
-}
-
-void ExchangeRun::resolved() {
-    if (step_ != Step::resolving) {
-        return; // instance_changed() or instance_ended() knew first.
-    }
-    if (source_->alive() || !successor_->alive()) {
-        roll_back(*unresolved_, Side::source);
+    if (why.code() == ErrorCode::peer_closed && source_->alive()) {
+        // It is about to end; whether the guest is left depends on it.
+        arm(leave_time_max, &ExchangeRun::decide);
         return;
     }
-    // The offer may lie in the owner record: the successor either claims the guest now or ends.
-    arm(claim_time_max, &ExchangeRun::give_up_waiting);
+    decide();
+}
+
+/// There is no report: the record says what became of the exchange.
+void ExchangeRun::decide() {
+    if (step_ != Step::resolving) {
+        return;
+    }
+    if (successor_owns()) {
+        committed(committed_report(*unresolved_));
+    } else if (source_->alive() || !successor_->alive() || waited_for_claim_) {
+        roll_back(*unresolved_, Side::source);
+    } else {
+        // The offer of the dead source may be under way: the successor claims the guest now or
+        // ends.
+        arm(claim_time_max, &ExchangeRun::give_up_waiting);
+    }
 }
 
 void ExchangeRun::give_up_waiting() {
-    roll_back(*unresolved_, Side::source);
+    waited_for_claim_ = true;
+    decide();
 }
 
 void ExchangeRun::instance_changed(const VmmInstance& vmm) {
-    const auto& status = vmm.status();
-    if (step_ != Step::resolving || &vmm != successor_.get() || !vmm.alive() ||
-        !status.has_value() || status->role != "owner") {
-        return;
+    if (&vmm == successor_.get()) {
+        decide();
     }
-    committed(own_report("failed_after_commit",
-                         "the guest runs in the new VMM, but the old one gave no report: " +
-                             unresolved_->to_string(),
-                         Side::source));
+}
+
+Json ExchangeRun::committed_report(const Error& why) const {
+    const bool runs = record_->read().tenure == handover::Tenure::running;
+    return own_report("failed_after_commit",
+                      std::string(runs ? "the guest belongs to the new VMM"
+                                       : "the new VMM has claimed the guest and does not run it") +
+                          ", but the old one gave no report: " + why.to_string(),
+                      Side::source);
 }
 
 void ExchangeRun::roll_back(const Error& why, Side side) {
     if (step_ == Step::settling || step_ == Step::over) {
+        return;
+    }
+    // Nothing has been offered while the successor is being launched.
+    if (step_ != Step::launching && !fence()) {
+        committed(committed_report(why));
         return;
     }
     const bool source_lives = source_ != nullptr && source_->alive();
@@ -176,8 +215,9 @@ void ExchangeRun::committed(Json report) {
     if (entry == nullptr) {
         return;
     }
-    if (!successor_->alive()) {
-        // Nobody runs the guest: the old process keeps its memory and state for a recovery.
+    if (!successor_->alive() || record_->read().tenure == handover::Tenure::claimed) {
+        // Nobody runs the guest: the old process keeps its memory and state for a recovery. Should
+        // the successor go on after all, its news make it the owner.
         source_->refresh_status(Reply<void>());
         settle(nullptr, std::move(report));
         return;
@@ -210,12 +250,16 @@ void ExchangeRun::settle(std::shared_ptr<VmmInstance> loser, Json report) {
 }
 
 void ExchangeRun::kill_loser() {
-    const auto& status = successor_->status();
-    if (loser_ == source_ && (!status.has_value() || status->role != "owner")) {
+    const handover::Ownership now = record_->read();
+    const bool lost = loser_ == source_
+                          ? now.owner == successor_->instance() &&
+                                now.tenure == handover::Tenure::running && successor_->alive()
+                          : fence();
+    if (lost) {
+        loser_->kill("it lost its machine and does not end by itself");
+    } else {
         finish(); // It may be the only one that still has the guest.
-        return;
     }
-    loser_->kill("it lost its machine and does not end by itself");
 }
 
 void ExchangeRun::arm(milliseconds delay, void (ExchangeRun::*action)()) {
@@ -247,8 +291,8 @@ void ExchangeRun::instance_ended(const VmmInstance& vmm) {
                                  : "the present VMM: " + vmm.trouble());
     if (step_ == Step::launching && !is_successor) {
         roll_back(why, Side::source);
-    } else if (step_ == Step::resolving && is_successor) {
-        roll_back(why, Side::destination);
+    } else if (step_ == Step::resolving) {
+        decide();
     }
     // While handing over, the predecessor reports a dead successor, and a dead predecessor has
     // failed the request already; while launching, "ready" reports the successor.

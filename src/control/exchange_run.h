@@ -1,13 +1,15 @@
 #pragma once
 
 /// One exchange of a machine's VMM as godwitd sees it. The two VMMs decide between themselves who
-/// owns the guest; this starts the successor, brings the two together and makes sure that in the
-/// end exactly one process is left, whatever died or fell silent on the way.
+/// owns the guest, on the owner record; this starts the successor, brings the two together and
+/// makes sure that in the end exactly one process is left, whatever died or fell silent on the way.
+/// Before it kills a successor it takes the offer back on the record, so that kill and claim cannot
+/// race.
 ///
 ///     launching --ready--> handing_over --report--> settling --loser ended--> over
 ///         |                     | no report                                    ^
 ///         |                     v                                              |
-///         |                 resolving (who owns the guest?) ------> settling --+
+///         |                 resolving (the record decides) ------> settling --+
 ///         +--successor failed------------------------------------> settling --+
 ///
 /// Point of no return: the commit between the VMMs. Before it the loser is the successor, after it
@@ -42,7 +44,10 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     void successor_ready(const Status& outcome);
     void answered(Result<Json> answer);
     void resolve(const Error& why);
-    void resolved();
+    void decide();
+    [[nodiscard]] bool successor_owns() const;
+    [[nodiscard]] bool fence();
+    [[nodiscard]] Json committed_report(const Error& why) const;
     void arm(std::chrono::milliseconds delay, void (ExchangeRun::*action)());
     void kill_loser();
     void give_up_waiting();
@@ -65,6 +70,8 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     std::shared_ptr<VmmInstance> source_;
     std::shared_ptr<VmmInstance> successor_;
     std::shared_ptr<VmmInstance> loser_;
+    std::shared_ptr<handover::OwnerRecord> record_; ///< Null only before launch().
+    bool waited_for_claim_ = false;
     std::optional<Error> unresolved_; ///< Why there is no report, while resolving.
     sys::Fd source_end_;           ///< The predecessor's end of the connection, until it is sent.
     std::unique_ptr<Json> report_; ///< Never null.

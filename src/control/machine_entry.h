@@ -32,12 +32,19 @@ struct MachineEntry {
     std::optional<MachineEnd> end;                    ///< What the VMM said, or why it was killed.
     std::vector<std::uint64_t> stop_operations;       ///< Wait for the end.
     std::deque<std::string> reports; ///< At most reports_per_machine_max, oldest first.
+    /// Shared with its VMMs; null until one has handed it out. Tells who may run the guest.
+    std::shared_ptr<handover::OwnerRecord> record;
     sys::EventLoop::Handle recovery_timer;
     sys::EventLoop::Handle stop_timer;
 
     /// "starting", "running", "paused", "frozen" (nobody runs the guest, its
     /// memory is kept), "recovering" or "unresponsive".
     [[nodiscard]] std::string state() const;
+    /// The living process of this instance, or null.
+    [[nodiscard]] std::shared_ptr<VmmInstance> living(handover::InstanceId instance) const;
+    /// Whether `vmm` stands for the machine: it owns it by the record, or keeps it frozen while the
+    /// owner by the record has not touched it or is gone. Without a record its own word counts.
+    [[nodiscard]] bool stands_for(const VmmInstance& vmm) const;
 };
 
 } // namespace godwit::control

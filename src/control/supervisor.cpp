@@ -1,7 +1,9 @@
 #include "control/supervisor.h"
 
+#include "base/fault_point.h"
 #include "base/log.h"
 #include "control/exchange_run.h"
+#include "control/recover_run.h"
 
 #include <nlohmann/json.hpp>
 
@@ -30,6 +32,31 @@ std::string MachineEntry::state() const {
     return said == "paused" || said == "frozen" ? said : "running";
 }
 
+std::shared_ptr<VmmInstance> MachineEntry::living(handover::InstanceId instance) const {
+    if (owner != nullptr && owner->alive() && owner->instance() == instance) {
+        return owner;
+    }
+    const auto found = std::ranges::find_if(
+        others, [&](const auto& vmm) { return vmm->alive() && vmm->instance() == instance; });
+    return found == others.end() ? nullptr : *found;
+}
+
+bool MachineEntry::stands_for(const VmmInstance& vmm) const {
+    if (!vmm.alive()) {
+        return false;
+    }
+    const bool frozen = vmm.status().has_value() && vmm.status()->state == "frozen";
+    if (record == nullptr) {
+        return frozen || (vmm.status().has_value() && vmm.status()->role == "owner");
+    }
+    const handover::Ownership now = record->read();
+    const bool claimed = now.tenure == handover::Tenure::claimed;
+    if (now.owner == vmm.instance()) {
+        return !claimed;
+    }
+    return frozen && (claimed || living(now.owner) == nullptr);
+}
+
 Supervisor::Supervisor(SupervisorParts parts)
     : parts_(std::move(parts)), history_(parts_.run.history_file()) {}
 
@@ -40,6 +67,7 @@ void Supervisor::let_go() {
     settled_.dismiss();
     // Out of sight first: what is answered while they go must not find half of them.
     const auto exchanges = std::exchange(exchanges_, {});
+    const auto recoveries = std::exchange(recoveries_, {});
     const auto machines = std::exchange(machines_, {});
 }
 
@@ -130,9 +158,17 @@ void Supervisor::vmm_changed(VmmInstance& vmm) {
     if (entry == nullptr) {
         return;
     }
-    if (entry->owner == nullptr && vmm.alive() && vmm.status().has_value() &&
-        (vmm.status()->role == "owner" || vmm.status()->state == "frozen")) {
+    if (entry->record == nullptr) {
+        entry->record = vmm.record();
+    }
+    // An exchange under way says itself when the machine has changed its owner.
+    const bool free = entry->owner == nullptr || !exchanges_.contains(vmm.machine());
+    if (free && entry->owner.get() != &vmm && entry->stands_for(vmm)) {
         promote(*entry, vmm);
+    }
+    if (const auto found = recoveries_.find(vmm.machine()); found != recoveries_.end()) {
+        const std::shared_ptr<RecoverRun> recovery = found->second;
+        recovery->changed();
     }
     if (const auto found = exchanges_.find(vmm.machine()); found != exchanges_.end()) {
         const std::shared_ptr<ExchangeRun> exchange = found->second;
@@ -189,6 +225,10 @@ void Supervisor::vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) {
         const std::shared_ptr<ExchangeRun> exchange = found->second;
         exchange->instance_ended(vmm);
     }
+    if (const auto found = recoveries_.find(vmm.machine()); found != recoveries_.end()) {
+        const std::shared_ptr<RecoverRun> recovery = found->second;
+        recovery->changed();
+    }
     if (entry->starting) {
         return; // The answer to "ready" decides.
     }
@@ -233,12 +273,8 @@ void Supervisor::look_for_owner(MachineEntry& entry, MachineEnd otherwise) {
     Result<sys::EventLoop::Handle> timer =
         parts_.loop.schedule(owner_search_time_max, {}, [this, name] {
             const MachineEntry* const again = find(name);
-            if (again == nullptr || again->owner != nullptr) {
-                return;
-            }
-            const auto left = again->others;
-            for (const auto& vmm : left) {
-                vmm->kill("its machine has no owner any more");
+            if (again != nullptr && again->owner == nullptr) {
+                end_without_owner(*again);
             }
         });
     if (timer.has_value()) {
@@ -246,9 +282,33 @@ void Supervisor::look_for_owner(MachineEntry& entry, MachineEnd otherwise) {
     }
 }
 
+/// Ends what is left of a machine whose owner is dead, if the record proves that nobody of it can
+/// own the machine, now or later.
+void Supervisor::end_without_owner(const MachineEntry& entry) {
+    if (entry.record == nullptr) {
+        log::warn("owner_unknown", {{"machine", entry.document.name}});
+        return;
+    }
+    const handover::Ownership now = entry.record->read();
+    fault_point("control.end_without_owner");
+    // From here a claim on what the dead owner has offered fails.
+    if (entry.living(now.owner) != nullptr || !entry.record->transfer(now, now.owner).has_value()) {
+        log::warn("owner_is_silent",
+                  {{"machine", entry.document.name}, {"owner", to_string(now.owner)}});
+        return;
+    }
+    const auto left = entry.others;
+    for (const auto& vmm : left) {
+        vmm->kill("its machine has no owner any more");
+    }
+}
+
 void Supervisor::promote(MachineEntry& entry, VmmInstance& vmm) {
     const std::shared_ptr<VmmInstance> keep = vmm.shared_from_this();
     std::erase(entry.others, keep);
+    if (entry.owner != nullptr && entry.owner->alive()) {
+        entry.others.push_back(entry.owner);
+    }
     entry.owner = keep;
     entry.end.reset();
     entry.recovery_timer.reset();

@@ -21,6 +21,7 @@
 namespace godwit::control {
 
 class ExchangeRun;
+class RecoverRun;
 
 /// What the supervisor works with; all of it outlives it.
 struct SupervisorParts {
@@ -62,6 +63,8 @@ class Supervisor final : public VmmWatcher {
         std::chrono::milliseconds deadline{10'000};
     };
     [[nodiscard]] Result<std::uint64_t> exchange(const std::string& name, ExchangeRequest request);
+    /// Makes a machine run again that nobody runs since a handover failed after its commit.
+    [[nodiscard]] Result<std::uint64_t> recover(const std::string& name);
 
     // Short ones.
     [[nodiscard]] Json list() const;
@@ -82,6 +85,7 @@ class Supervisor final : public VmmWatcher {
 
   private:
     friend class ExchangeRun;
+    friend class RecoverRun;
 
     [[nodiscard]] MachineEntry* find(const std::string& name) const;
     [[nodiscard]] Result<MachineEntry*> find_or_error(const std::string& name) const;
@@ -99,6 +103,7 @@ class Supervisor final : public VmmWatcher {
 
     void adopt_machine(const std::string& name);
     void check_settled();
+    void end_without_owner(const MachineEntry& entry);
     void promote(MachineEntry& entry, VmmInstance& vmm);
     void owner_gone(MachineEntry& entry, const sys::ExitStatus& exit);
     /// Looks for another process that owns the guest by now.
@@ -111,6 +116,7 @@ class Supervisor final : public VmmWatcher {
     ReportHistory history_;
     std::map<std::string, std::unique_ptr<MachineEntry>> machines_;
     std::map<std::string, std::shared_ptr<ExchangeRun>> exchanges_;
+    std::map<std::string, std::shared_ptr<RecoverRun>> recoveries_;
     std::map<std::string, std::string> announced_states_;
     Reply<void> settled_;
     sys::EventLoop::Handle settle_timer_;

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "control/exchange_run.h"
+#include "control/recover_run.h"
 #include "control/supervisor.h"
 
 #include <nlohmann/json.hpp>
@@ -233,6 +234,26 @@ Result<std::uint64_t> Supervisor::exchange(const std::string& name, ExchangeRequ
     exchanges_.emplace(name, made);
     made->start(entry->operation);
     return entry->operation;
+}
+
+Result<std::uint64_t> Supervisor::recover(const std::string& name) {
+    MachineEntry* const entry = GODWIT_TRY(find_or_error(name));
+    if (entry->starting || parts_.operations.running(entry->operation)) {
+        return Error(ErrorCode::conflict,
+                     "machine '" + name + "' is busy (operation " +
+                         std::to_string(entry->operation) + "): wait for its end or cancel it");
+    }
+    if (entry->record == nullptr) {
+        return Error(ErrorCode::conflict,
+                     "no VMM of machine '" + name +
+                         "' has handed out its owner record: nobody knows who may run it");
+    }
+    auto made = std::make_shared<RecoverRun>(*this, name);
+    entry->operation = parts_.operations.begin("recover", name, {});
+    const std::uint64_t operation = entry->operation;
+    recoveries_.insert_or_assign(name, made);
+    made->start(operation);
+    return operation;
 }
 
 } // namespace godwit::control

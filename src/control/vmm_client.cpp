@@ -58,7 +58,7 @@ void VmmClient::call(std::string_view method,
                  params,
                  timeout,
                  Reply<VmmAnswer>([reply = std::move(reply)](Result<VmmAnswer> answer) mutable {
-                     reply(answer.has_value() ? Result<Json>(std::move(answer->result))
+                     reply(answer.has_value() ? Result<Json>(std::move(*answer->result))
                                               : Result<Json>(std::move(answer.error())));
                  }),
                  passed);
@@ -147,8 +147,8 @@ void VmmClient::handle(sys::Message packet) {
     if (message.contains("error")) {
         pending.reply(error_of(message["error"]));
     } else if (message.contains("result")) {
-        pending.reply(
-            VmmAnswer{.result = Json(message["result"]), .fds = std::move(packet.fds)});
+        pending.reply(VmmAnswer{.result = std::make_shared<Json>(message["result"]),
+                                .fds = std::move(packet.fds)});
     } else {
         pending.reply(Error(ErrorCode::corrupt, "the VMM's answer has no result"));
     }

@@ -38,7 +38,7 @@ struct VmmStatus {
 
 /// An answer and what came with it.
 struct VmmAnswer {
-    Json result;
+    std::shared_ptr<Json> result; ///< Never null.
     std::vector<sys::Fd> fds;
 };
 

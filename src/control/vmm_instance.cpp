@@ -255,7 +255,7 @@ void VmmInstance::fetch_record() {
                 return; // A successor has none before it is offered a machine.
             }
             auto record = handover::OwnerRecord::adopt(std::move(answer->fds[0]),
-                                                       text_member(answer->result, "machine_id"));
+                                                       text_member(*answer->result, "machine_id"));
             if (!record.has_value()) {
                 log::warn("owner_record_refused",
                           {{"machine", self->machine_}, {"reason", record.error().to_string()}});

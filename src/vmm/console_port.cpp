@@ -23,6 +23,10 @@ constexpr std::chrono::milliseconds last_words_time{1000};
 
 Status ConsolePort::listen(const std::string& path) {
     listener_ = GODWIT_TRY(sys::Listener::create(path, sys::SocketKind::stream));
+    return watch_listener();
+}
+
+Status ConsolePort::watch_listener() {
     listen_watch_ = GODWIT_TRY(
         loop_.watch(listener_->fd(), EPOLLIN, [this](std::uint32_t) { accept_clients(); }));
     return ok();
@@ -222,6 +226,7 @@ bool ConsolePort::flush(Client& client) {
 void ConsolePort::freeze() {
     absorb_fresh();
     frozen_ = true;
+    listen_watch_.reset(); // Whoever connects waits in the listener's queue.
     for (Client& client : clients_) {
         update_events(client);
     }
@@ -229,6 +234,12 @@ void ConsolePort::freeze() {
 
 void ConsolePort::thaw() {
     frozen_ = false;
+    if (listener_ && !listen_watch_.active()) {
+        const Status watched = watch_listener();
+        if (!watched.has_value()) {
+            log::error("console_listen_failed", {{"reason", watched.error().to_string()}});
+        }
+    }
     absorb_fresh();
     flush_clients();
     input_ready();

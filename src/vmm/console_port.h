@@ -79,6 +79,7 @@ class ConsolePort {
     };
     using Clients = std::list<Client>;
 
+    [[nodiscard]] Status watch_listener();
     void accept_clients();
     void add_client(sys::Fd fd, std::uint64_t offset, std::string pending_input);
     void serve(Clients::iterator client, std::uint32_t events);

@@ -3,6 +3,8 @@
 #include "vmm/service.h"
 #include "vmm/snapshot.h"
 
+#include <sys/socket.h>
+
 namespace godwit::vmm {
 
 namespace {
@@ -108,7 +110,10 @@ void Service::exchanged(const handover::Report& report,
         return;
     }
     role_ = Role::retired;
-    lost_to_ = report.after;
+    // Only an unconfirmed claim can be reversed, whatever the record said when it was read.
+    lost_to_ = handover::Ownership{.owner = report.after.owner,
+                                   .epoch = report.after.epoch,
+                                   .tenure = handover::Tenure::claimed};
     ran_before_ = state_ == RunState::running;
     job_done();
     if (ending_) {
@@ -130,11 +135,13 @@ void Service::await_successor() {
     start_job("await", [this, successor = peer_] {
         const auto running =
             exchange::expect<exchange::Running>(*successor, std::chrono::milliseconds(-1));
-        loop_->post([this, runs_there = running.has_value()] {
+        loop_->post([this, successor, runs_there = running.has_value()] {
+            if (peer_ != successor) {
+                return; // The guest was reclaimed meanwhile.
+            }
             peer_.reset();
             job_done();
-            if (runs_there && !ending_ && role_ == Role::retired &&
-                record_->read().tenure == handover::Tenure::running) {
+            if (runs_there && !ending_ && record_->read().tenure == handover::Tenure::running) {
                 end(0);
             }
         });
@@ -153,6 +160,16 @@ Status check_savable(const machine::Machine& machine) {
 }
 
 } // namespace
+
+/// The guest has been reclaimed: what the successor still says does not count.
+void Service::stop_waiting_for_successor() {
+    if (peer_) {
+        ::shutdown(peer_->fd().raw(), SHUT_RDWR);
+        job_.join();
+        peer_.reset();
+        job_done();
+    }
+}
 
 void Service::start_snapshot(ControlServer::Request request) {
     const Status owner = check_owner();

@@ -3,8 +3,6 @@
 #include "base/version.h"
 #include "vmm/service.h"
 
-#include <sys/socket.h>
-
 #include <unistd.h>
 
 namespace godwit::vmm {
@@ -160,29 +158,21 @@ void Service::give_record(const ControlServer::Reply& reply) const {
 /// The guest runs here again, if the successor that claimed it has not touched it. The swap on the
 /// record decides; whoever loses it leaves the guest alone.
 Status Service::reclaim() {
-    if (role_ != Role::retired || state_ != RunState::frozen || !lost_to_) {
+    if (role_ != Role::retired || state_ != RunState::frozen || !lost_to_ || ending_) {
         return Error(ErrorCode::conflict, "this process keeps no frozen guest");
     }
-    if (record_->read().owner != options_.instance) {
-        fault_point("vmm.reclaim");
-        GODWIT_TRY(record_->transfer(*lost_to_, options_.instance));
-    }
+    fault_point("vmm.reclaim");
+    GODWIT_TRY(record_->transfer(*lost_to_, options_.instance));
+    fault_point("vmm.reclaimed");
     log::warn("machine_reclaimed",
               {{"machine", options_.machine}, {"epoch", record_->read().epoch}});
     role_ = Role::owner;
     lost_to_.reset();
-    if (peer_) {
-        ::shutdown(peer_->fd().raw(), SHUT_RDWR); // Ends the wait for the successor's word.
-    }
-    if (!ran_before_) {
-        set_state(RunState::paused);
-    } else {
-        const Status started = machine_->start();
-        set_state(started.has_value() ? RunState::running : RunState::paused);
-        GODWIT_TRY(started.with_context("the guest is here again, but does not run"));
-    }
+    stop_waiting_for_successor();
+    Status started = ran_before_ ? machine_->start() : ok();
+    set_state(ran_before_ && started.has_value() ? RunState::running : RunState::paused);
     consoles_->thaw_here();
-    return ok();
+    return std::move(started).with_context("the guest is here again, but does not run");
 }
 
 void Service::handle(ControlServer::Request request) {

@@ -7,11 +7,14 @@ messages, offer, built, commit and running; the one that receives `commit` owns 
 """
 
 import argparse
+import fcntl
 import json
+import mmap
 import os
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 
@@ -23,13 +26,47 @@ def fault_words(arguments, document):
     return set(words)
 
 
+F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4  # seal, shrink, grow
+
+
+class Record:
+    """The owner record (docs/formats/owner-record.md), without the atomicity."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+        self.page = mmap.mmap(descriptor, 4096)
+
+    @classmethod
+    def create(cls, identity, instance):
+        descriptor = os.memfd_create("owner", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(descriptor, 4096)
+        fcntl.fcntl(descriptor, F_ADD_SEALS, SEALS)
+        record = cls(descriptor)
+        record.page[:52] = struct.pack("<8sII36s", b"GODWOWN1", 1, 0, identity.encode())
+        record.write(instance, 1)
+        return record
+
+    def read(self):
+        """Owner and epoch; claimed counts as the highest bit of the epoch."""
+        epoch, owner = struct.unpack("<II", self.page[56:64])
+        return owner, epoch
+
+    def write(self, owner, epoch):
+        self.page[56:64] = struct.pack("<II", epoch, owner)
+
+
+NO_ID = "00000000-0000-0000-0000-000000000000"
+
+
 class FakeVmm:
     def __init__(self, arguments):
         self.arguments = arguments
         self.directory = os.path.join(arguments.run_dir, "machines", arguments.machine)
         self.role = "successor" if arguments.incoming_fd is not None else "owner"
         self.state = "building" if self.role == "successor" else "running"
-        self.epoch = 1
+        self.instance = int(arguments.instance, 16)
+        self.record = None
+        self.offered_epoch = 0
         self.document = {}
         self.exit_code = None
         self.started = time.monotonic()
@@ -72,6 +109,8 @@ class FakeVmm:
             return False
         self.listen(f"vmm-{self.arguments.instance}.sock", socket.SOCK_SEQPACKET, self.accept_control)
         if self.role == "owner":
+            if "no-record" not in self.faults:
+                self.record = Record.create(self.document.get("id", NO_ID), self.instance)
             self.listen_consoles()
         else:
             incoming = socket.socket(fileno=self.arguments.incoming_fd)
@@ -111,6 +150,10 @@ class FakeVmm:
         if b"poweroff" in data:
             self.stop("powered_off")
 
+    @property
+    def epoch(self):
+        return self.record.read()[1] if self.record else 0
+
     # -- control ---------------------------------------------------------------------------------------------
 
     def accept_control(self, listener):
@@ -141,6 +184,10 @@ class FakeVmm:
         if method is None:
             self.fail(client, request["id"], "not_found", "there is no such method")
             return
+        if method == self.do_owner_record and self.record:
+            socket.send_fds(client, [json.dumps({"id": request["id"], "result": {
+                "machine_id": self.document.get("id", NO_ID)}}).encode()], [self.record.descriptor])
+            return
         result = method(client, request, descriptors)
         if result is not None:
             self.answer(client, request["id"], result)
@@ -168,6 +215,9 @@ class FakeVmm:
                 "state": self.state, "pid": os.getpid(), "instance": self.arguments.instance,
                 "build_id": "fake" + os.path.basename(sys.argv[0]), "version": "0", "epoch": self.epoch,
                 "uptime_s": int(time.monotonic() - self.started)}
+
+    def do_owner_record(self, client, request, _descriptors):
+        self.fail(client, request["id"], "not_found", "there is no record yet")
 
     def do_info(self, client, request, descriptors):
         return self.do_status(client, request, descriptors) | {
@@ -230,7 +280,8 @@ class FakeVmm:
                          "deadline": time.monotonic() + request["params"]["deadline_ms"] / 1000}
         self.selector.register(peer, selectors.EVENT_READ, self.serve_successor)
         self.broadcast({"event": "exchange", "phase": "prepare"})
-        peer.send(json.dumps({"offer": self.document, "epoch": self.epoch}).encode())
+        self.offered_epoch = self.epoch
+        socket.send_fds(peer, [json.dumps({"offer": self.document}).encode()], [self.record.descriptor])
 
     def do_cancel(self, *_):
         if self.exchange:
@@ -257,11 +308,13 @@ class FakeVmm:
             self.end_exchange("rolled_back", "the successor went away")
 
     def end_exchange(self, outcome, reason):
+        if outcome == "rolled_back":
+            self.record.write(self.instance, self.offered_epoch + 1)
         exchange, self.exchange = self.exchange, None
         self.selector.unregister(exchange["peer"])
         exchange["peer"].close()
         report = {"operation": "exchange", "machine": self.arguments.machine, "outcome": outcome,
-                  "build_ids": ["old", "new"], "epochs": [self.epoch, self.epoch + (outcome == "done")],
+                  "build_ids": ["old", "new"], "epochs": [self.offered_epoch, self.epoch],
                   "phases_us": {}, "blackout_us": 1234 if outcome == "done" else -1, "guest_bytes_copied": 0}
         if outcome != "done":
             report |= {"failed_step": exchange["step"], "side": "destination", "reason": reason}
@@ -274,11 +327,14 @@ class FakeVmm:
     # -- exchange, destination ----------------------------------------------------------------------------------
 
     def serve_incoming(self, source):
-        data = source.recv(65536)
+        data, descriptors, _, _ = socket.recv_fds(source, 65536, 1)
         if not data:
             self.exit_code = 1
         elif data == b"commit":
-            self.role, self.epoch, self.state = "owner", self.epoch + 1, "running"
+            if "hang-on-commit" in self.faults:
+                signal.pause()
+            self.record.write(self.instance, self.offered_epoch + 1)
+            self.role, self.state = "owner", "running"
             self.listen_consoles()
             self.set_state("running")
             try:
@@ -294,7 +350,8 @@ class FakeVmm:
                 signal.pause()
             if "silent-on-offer" in self.faults:
                 return
-            self.document, self.epoch = offer["offer"], offer["epoch"]
+            self.document, self.record = offer["offer"], Record(descriptors[0])
+            self.offered_epoch = self.epoch
             source.send(b"built")
 
     # -- loop --------------------------------------------------------------------------------------------------

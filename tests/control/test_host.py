@@ -270,6 +270,31 @@ class Exchange(HostTest):
         self.assertEqual((self.after["state"], self.after["vmm"]["epoch"]), ("running", 2))
         self.assertEqual(self.vmm_pids(), [self.after["vmm"]["pid"]])
 
+    def test_claim_that_comes_late_finds_the_offer_taken_back(self):
+        """The source dies after its offer and the successor is slow: it is killed only when it cannot claim any more."""
+        self.start_daemon()
+        self.run_machine(command_line="crash-after-commit")
+        operation = self.operate("/api/v1/machines/web1/exchange", {"program": str(self.fake("hang-on-commit"))})
+        self.assertEqual(operation["result"]["outcome"], "lost", operation)
+        self.wait_event("stopped", machine="web1", reason="killed")
+        self.assert_nothing_left()
+
+    def test_silent_predecessor_does_not_lose_its_guest_to_a_late_claim(self):
+        """Both are stopped in the middle: the record, not the answers, says who lives."""
+        self.start_daemon()
+        old = self.run_machine()["vmm"]["pid"]
+        operation = self.good("PUT", "/api/v1/machines/web1/exchange",
+                              {"program": str(self.fake("silent-on-offer")), "deadline_ms": 1000})
+        self.wait_event("exchange", phase="prepare")
+        new = next(pid for pid in self.vmm_pids() if pid != old)
+        os.kill(new, signal.SIGSTOP)
+        self.assertEqual(self.finished(operation)["result"]["outcome"], "rolled_back")
+        self.assertEqual(self.vmm_pids(), [old])
+
+    def test_machine_without_a_record_is_not_exchanged(self):
+        operation = self.exchange(command_line="no-record")
+        self.assert_rolled_back(operation, "owner record")
+
     def test_predecessor_that_dies_before_the_commit_takes_the_guest_along(self):
         self.start_daemon()
         self.run_machine(command_line="crash-on-exchange")

@@ -72,9 +72,92 @@ class Machine(HostTest):
         self.assertEqual(len(self.vmm_pids()), 1)
         self.finish()
 
+    def successor_with(self, fault):
+        """A program that is the new VMM but for a fault."""
+        path = self.root / ("vmm-" + fault.replace(":", "-"))
+        path.write_text(f'#!/bin/sh\nGODWIT_FAULT={fault} exec {BIN / "godwit-vmm-next"} "$@"\n')
+        path.chmod(0o755)
+        return str(path)
+
+    def exchange_frozen(self, fault):
+        """An exchange whose successor fails after its claim; nobody runs the guest afterwards."""
+        self.boot()
+        self.attach()
+        self.read_until("report")
+        report = json.loads(self.godwit("exchange", "b1", "--to", self.successor_with(fault), "--deadline-ms", "700",
+                                        "--json", code=3).stdout)
+        self.assertEqual(report["outcome"], "failed_after_commit", report)
+        self.assertEqual(self.machine("b1")["state"], "frozen")
+
+    def recover(self, outcome, code=0):
+        report = json.loads(self.godwit("recover", "b1", "--json", code=code).stdout)
+        self.assertEqual((report["operation"], report["outcome"]), ("recover", outcome), report)
+        self.assertTrue(report["found"] and report["done"], report)
+        return report
+
+    def assert_recovered(self):
+        """The guest goes on under the same console, can be exchanged and has lost nothing."""
+        self.read_until("report")
+        self.assertEqual(self.machine("b1")["state"], "running")
+        self.assertEqual(len(self.vmm_pids()), 1)
+        self.godwit("exchange", "b1", "--to", str(BIN / "godwit-vmm-next"))
+        self.read_until("report")
+        self.assertIn("not_needed", self.godwit("recover", "b1").stdout)
+        self.finish()
+
+    def test_recover_after_the_successor_died_with_its_claim(self):
+        self.exchange_frozen("exchange.destination.claimed:kill")
+        report = self.recover("rolled_back")
+        self.assertEqual(report["epochs"], [2, 3])
+        self.assert_recovered()
+
+    def test_recover_while_the_successor_hangs_with_its_claim(self):
+        self.exchange_frozen("exchange.destination.claimed:hang")
+        self.assertEqual(len(self.vmm_pids()), 2)
+        self.recover("rolled_back")
+        self.assert_recovered()
+
+    def test_recover_by_a_new_daemon(self):
+        self.exchange_frozen("exchange.destination.claimed:hang")
+        os.kill(self.ask("GET", "/api/v1/version")[1]["pid"], signal.SIGKILL)
+        machines = json.loads(self.godwit("ps", "--json").stdout)["machines"]
+        self.assertEqual(machines[0]["state"], "frozen")
+        self.recover("rolled_back")
+        self.assert_recovered()
+
+    def test_successor_that_may_have_run_is_never_rolled_back(self):
+        self.exchange_frozen("exchange.destination.running:kill")
+        report = self.recover("lost", code=3)
+        self.assertEqual(report["owners"][0], report["owners"][1])
+        self.assertEqual(self.machine("b1")["state"], "frozen")
+        self.godwit("stop", "b1", "--force")
+        self.assert_nothing_left()
+
+    def test_source_that_dies_after_its_offer_and_a_late_claim(self):
+        """The successor hangs before its claim: it is killed after the offer is taken back, and nobody runs."""
+        self.environment["GODWIT_FAULT"] = "handover.source.9:kill"
+        self.boot()
+        report = json.loads(self.godwit("exchange", "b1", "--to", self.successor_with("exchange.destination.claim:hang"),
+                                        "--json", code=3).stdout)
+        self.assertEqual(report["outcome"], "lost", report)
+        self.assert_nothing_left()
+
+    def test_source_that_dies_after_its_offer_leaves_the_guest_to_its_successor(self):
+        self.environment["GODWIT_FAULT"] = "handover.source.9:kill"
+        self.boot()
+        self.attach()
+        self.read_until("report")
+        report = json.loads(self.godwit("exchange", "b1", "--to", self.successor_with("none:kill"), "--json",
+                                        code=3).stdout)
+        self.assertEqual(report["outcome"], "failed_after_commit", report)
+        self.read_until("report")
+        self.assertEqual(self.machine("b1")["state"], "running")
+        self.finish()
+
     def test_killed_daemon_changes_nothing(self):
         self.boot()
         self.attach()
+        self.read_until("report")
         os.kill(self.ask("GET", "/api/v1/version")[1]["pid"], signal.SIGKILL)
         self.assertEqual(json.loads(self.godwit("ps", "--json").stdout)["machines"][0]["state"], "running")
         self.godwit("exchange", "b1")
