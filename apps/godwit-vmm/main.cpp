@@ -58,6 +58,8 @@ int main(int argc, char** argv) {
     options.instance = *id;
     // Whoever started us may be gone before it has read how the start went.
     std::signal(SIGPIPE, SIG_IGN);
+    // A file that may not grow is a failed write, of a snapshot or of the guest, not our end.
+    std::signal(SIGXFSZ, SIG_IGN);
     godwit::log::configure("godwit-vmm " + options.machine, godwit::log::level_named(level));
     return serve(std::move(options));
 }

@@ -242,6 +242,7 @@ struct ExchangeCommand {
     std::string name;
     std::string program;
     std::uint64_t deadline_ms = 5'000;
+    std::uint64_t prepare_ms = 30'000;
 };
 
 } // namespace
@@ -281,7 +282,15 @@ void add_handover_commands(CLI::App& app, Invocation& invocation) {
     exchange
         ->add_option("--deadline-ms",
                      command->deadline_ms,
-                     "Longest time from the guest's stop until the new VMM runs it (default 5000)")
+                     "Longest time from when the devices come to rest until the new VMM runs the "
+                     "guest (default 5000)")
+        ->type_name("MS")
+        ->check(CLI::Range(1, 600'000).description(""));
+    exchange
+        ->add_option("--prepare-ms",
+                     command->prepare_ms,
+                     "Longest time for building the machine in the new VMM, while the guest runs "
+                     "(default 30000)")
         ->type_name("MS")
         ->check(CLI::Range(1, 600'000).description(""));
     exchange->footer(
@@ -293,7 +302,7 @@ void add_handover_commands(CLI::App& app, Invocation& invocation) {
         "  godwit exchange web1 --to /opt/godwit/bin/godwit-vmm --json");
     exchange->callback([command, &invocation] {
         invocation.action = [command, &invocation] {
-            Json body{{"deadline_ms", command->deadline_ms}};
+            Json body{{"deadline_ms", command->deadline_ms}, {"prepare_ms", command->prepare_ms}};
             if (!command->program.empty()) {
                 body["program"] = absolute_path(command->program);
             }

@@ -329,7 +329,10 @@ Result<Supervisor::ExchangeRequest> read_exchange(const Json& body) {
     request.program = GODWIT_TRY(object.text("program", path_bytes_max)).value_or("");
     const auto deadline =
         GODWIT_TRY(object.number("deadline_ms", {.min = 1, .max = deadline_ms_max}));
+    const auto prepare =
+        GODWIT_TRY(object.number("prepare_ms", {.min = 1, .max = deadline_ms_max}));
     request.deadline = milliseconds(deadline.value_or(5'000));
+    request.prepare = milliseconds(prepare.value_or(30'000));
     GODWIT_TRY(object.finish());
     return request;
 }

@@ -15,9 +15,9 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds successor_ready_time_max{15'000};
-/// What the predecessor may take beyond the deadline for the commit (handover::Limits bounds its
-/// phases) before it counts as silent.
-constexpr milliseconds answer_grace{60'000};
+/// What the predecessor may take beyond its limits for preparing and committing (handover::Limits
+/// bounds the other phases) before it counts as silent.
+constexpr milliseconds answer_grace{30'000};
 /// How long a successor whose predecessor died may take to claim the guest.
 constexpr milliseconds claim_time_max{3'000};
 constexpr milliseconds cancel_time_max{5'000};
@@ -85,15 +85,16 @@ void ExchangeRun::successor_ready(const Status& outcome) {
     }
     step_ = Step::handing_over;
     const std::weak_ptr<ExchangeRun> weak = weak_from_this();
-    source_->call("exchange",
-                  {{"deadline_ms", request_.deadline.count()}},
-                  request_.deadline + answer_grace,
-                  Reply<Json>([weak](Result<Json> answer) {
-                      if (const auto self = weak.lock()) {
-                          self->answered(std::move(answer));
-                      }
-                  }),
-                  &source_end_);
+    source_->call(
+        "exchange",
+        {{"deadline_ms", request_.deadline.count()}, {"prepare_ms", request_.prepare.count()}},
+        request_.deadline + request_.prepare + answer_grace,
+        Reply<Json>([weak](Result<Json> answer) {
+            if (const auto self = weak.lock()) {
+                self->answered(std::move(answer));
+            }
+        }),
+        &source_end_);
     source_end_.reset();
 }
 

@@ -60,7 +60,10 @@ class Supervisor final : public VmmWatcher {
                                                  const std::string& directory);
     struct ExchangeRequest {
         std::string program; ///< Empty: the godwit-vmm beside godwitd.
-        std::chrono::milliseconds deadline{10'000};
+        /// From when the devices are told to rest until the guest must run in the new VMM.
+        std::chrono::milliseconds deadline{5'000};
+        /// For building the machine in the new VMM, while the guest runs.
+        std::chrono::milliseconds prepare{30'000};
     };
     [[nodiscard]] Result<std::uint64_t> exchange(const std::string& name, ExchangeRequest request);
     /// Makes a machine run again that nobody runs since a handover failed after its commit.

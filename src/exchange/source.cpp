@@ -20,8 +20,6 @@ namespace godwit::exchange {
 
 namespace {
 
-constexpr std::chrono::milliseconds hello_timeout = std::chrono::seconds(10);
-
 /// What the carriers put together and the successor gets: one offer, one take-over.
 struct Parcel {
     Offer offer;
@@ -37,8 +35,10 @@ class ExchangedMachine final : public handover::SourceMachine {
     [[nodiscard]] std::vector<std::string> blockers() const override {
         return machine_.save_blockers();
     }
-    Status quiesce() override { return machine_.quiesce_devices(); }
-    Status pause() override { return machine_.pause(); }
+    Status quiesce(std::chrono::milliseconds limit) override {
+        return machine_.quiesce_devices(limit);
+    }
+    Status pause(std::chrono::milliseconds limit) override { return machine_.pause(limit); }
     Status resume() override { return was_running_ ? machine_.start() : ok(); }
     [[nodiscard]] sys::Moment stopped_at() const override { return machine_.vcpus_stopped_at(); }
 
@@ -175,11 +175,12 @@ class StateCarrier final : public handover::Carrier {
 /// The successor process at the other end of the socket.
 class Successor final : public handover::Destination {
   public:
-    Successor(const sys::MessageSocket& socket, Parcel& parcel)
-        : socket_(socket), parcel_(parcel) {}
+    Successor(const sys::MessageSocket& socket, Parcel& parcel, const sys::Cancel& cancel)
+        : socket_(socket), parcel_(parcel), cancel_(cancel) {}
 
-    Status introduce(std::vector<std::string>& blockers) override {
-        hello_ = GODWIT_TRY(expect<Hello>(socket_, hello_timeout));
+    Status introduce(std::vector<std::string>& blockers,
+                     std::chrono::milliseconds timeout) override {
+        hello_ = GODWIT_TRY(expect<Hello>(socket_, timeout, cancel_.fd()));
         if (hello_.protocol != protocol_version) {
             blockers.push_back("the successor speaks handover protocol " +
                                std::to_string(hello_.protocol) + ", this build " +
@@ -193,7 +194,7 @@ class Successor final : public handover::Destination {
     Status prepare(std::chrono::milliseconds timeout) override {
         GODWIT_TRY(send(socket_, std::move(parcel_.offer)));
         parcel_.offer = {};
-        GODWIT_TRY(expect<Prepared>(socket_, timeout));
+        GODWIT_TRY(expect<Prepared>(socket_, timeout, cancel_.fd()));
         return ok();
     }
 
@@ -244,6 +245,7 @@ class Successor final : public handover::Destination {
 
     const sys::MessageSocket& socket_;
     Parcel& parcel_;
+    const sys::Cancel& cancel_;
     Hello hello_;
 };
 
@@ -289,7 +291,7 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
     EndpointCarrier endpoints(parts.endpoints, parcel);
     StateCarrier state(parts.machine, parts.endpoints, parcel);
     const std::array<handover::Carrier*, 3> carriers{&descriptors, &endpoints, &state};
-    Successor destination(successor, parcel);
+    Successor destination(successor, parcel, parts.cancel);
     report = handover::run_handover({.machine = machine,
                                      .destination = destination,
                                      .carriers = carriers,
@@ -297,7 +299,7 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
                                      .self = parts.self,
                                      .limits = parts.limits,
                                      .clock = parts.clock,
-                                     .cancel = &parts.cancel,
+                                     .cancel = &parts.cancel.wanted(),
                                      .progress = std::move(parts.progress)},
                                     std::move(report));
     report.state_bytes = state.carried().bytes_copied;

@@ -11,8 +11,8 @@
 #include "handover/engine.h"
 #include "machine/machine.h"
 #include "state/state_unit.h"
+#include "sys/cancel.h"
 
-#include <atomic>
 #include <functional>
 
 namespace godwit::exchange {
@@ -36,7 +36,7 @@ struct SourceParts {
     handover::InstanceId self;
     handover::Limits limits;
     const sys::Clock& clock;
-    const std::atomic<bool>& cancel;
+    const sys::Cancel& cancel;
     std::function<void(handover::Phase)> progress;
 };
 

@@ -200,6 +200,13 @@ Result<WireMessage> decode(sys::Message packet) {
     return Error(ErrorCode::corrupt, "the peer sent an empty or unknown handover message");
 }
 
+Result<WireMessage> receive(const sys::MessageSocket& socket,
+                            std::chrono::milliseconds timeout,
+                            const sys::Fd& cancel) {
+    GODWIT_TRY(socket.wait_readable(timeout, cancel));
+    return receive(socket, std::chrono::milliseconds(0));
+}
+
 Result<WireMessage> receive(const sys::MessageSocket& socket, std::chrono::milliseconds timeout) {
     WireMessage message = GODWIT_TRY(decode(GODWIT_TRY(socket.receive(timeout))));
     if (const auto* failed = std::get_if<Failed>(&message)) {

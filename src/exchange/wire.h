@@ -88,14 +88,18 @@ using WireMessage =
 /// The next message. A Failed or Abort of the peer comes back as an Error, unless asked for.
 [[nodiscard]] Result<WireMessage> receive(const sys::MessageSocket& socket,
                                           std::chrono::milliseconds timeout);
+/// As receive(), but ends with cancelled as soon as `cancel` is readable.
+[[nodiscard]] Result<WireMessage>
+receive(const sys::MessageSocket& socket, std::chrono::milliseconds timeout, const sys::Fd& cancel);
 /// Turns bytes and descriptors of one packet into a message; corrupt if they make none.
 [[nodiscard]] Result<WireMessage> decode(sys::Message packet);
 
 /// Receives and insists on one kind of message.
-template <typename Wanted>
+template <typename Wanted, typename... Cancel>
 [[nodiscard]] Result<Wanted> expect(const sys::MessageSocket& socket,
-                                    std::chrono::milliseconds timeout) {
-    WireMessage message = GODWIT_TRY(receive(socket, timeout));
+                                    std::chrono::milliseconds timeout,
+                                    const Cancel&... cancel) {
+    WireMessage message = GODWIT_TRY(receive(socket, timeout, cancel...));
     if (auto* wanted = std::get_if<Wanted>(&message)) {
         return std::move(*wanted);
     }

@@ -1,4 +1,7 @@
 #include "exchange/wire.h"
+#include "sys/cancel.h"
+
+#include <thread>
 
 namespace godwit::exchange {
 namespace {
@@ -60,6 +63,15 @@ TEST(Wire, message_out_of_order_is_corrupt) {
     const auto answer = expect<Prepared>(source, long_enough);
     ASSERT_FALSE(answer.has_value());
     EXPECT_EQ(answer.error().code(), ErrorCode::corrupt);
+}
+
+TEST(Wire, cancel_wakes_who_waits) {
+    auto [source, destination] = make_pair_of_sockets();
+    sys::Cancel cancel = GODWIT_MUST(sys::Cancel::create());
+    const std::jthread canceller([&] { cancel.request(); });
+    const auto answer = expect<Prepared>(source, long_enough, cancel.fd());
+    ASSERT_FALSE(answer.has_value());
+    EXPECT_EQ(answer.error().code(), ErrorCode::cancelled);
 }
 
 TEST(Wire, garbage_is_corrupt) {

@@ -94,7 +94,7 @@ class SourceRun {
         step("introduce");
         side_ = "destination";
         introduced_ = true;
-        GODWIT_TRY(parts_.destination.introduce(report_.blockers));
+        GODWIT_TRY(parts_.destination.introduce(report_.blockers, parts_.limits.hello_timeout));
         side_ = "source";
         report_.destination_build_id = parts_.destination.build_id();
         if (!report_.blockers.empty()) {
@@ -142,12 +142,13 @@ class SourceRun {
         }
         step("quiesce");
         touched_ = true;
-        return parts_.machine.quiesce();
+        stands_since_ = parts_.clock.now();
+        return parts_.machine.quiesce(parts_.limits.commit_timeout);
     }
 
     Status pause() {
         enter(Phase::pause, "pause");
-        GODWIT_TRY(parts_.machine.pause());
+        GODWIT_TRY(parts_.machine.pause(GODWIT_TRY(time_left())));
         step("carry");
         for (Carrier* carrier : parts_.carriers) {
             GODWIT_TRY(carrier->carry_paused().with_context(carrier->resource()));
@@ -155,13 +156,28 @@ class SourceRun {
         return ok();
     }
 
+    /// What is left of the guest's standstill; timeout if nothing.
+    Result<std::chrono::milliseconds> time_left() const {
+        const auto gone = std::chrono::duration_cast<std::chrono::milliseconds>(parts_.clock.now() -
+                                                                                stands_since_);
+        if (gone >= parts_.limits.commit_timeout) {
+            return Error(ErrorCode::timeout,
+                         "the limit of " + std::to_string(parts_.limits.commit_timeout.count()) +
+                             " ms for the change of owner is over");
+        }
+        return parts_.limits.commit_timeout - gone;
+    }
+
     Status offer() {
         enter(Phase::commit, "offer");
+        GODWIT_TRY(check_cancel());
+        [[maybe_unused]] const auto left = GODWIT_TRY(time_left());
         offered_ = true;
         GODWIT_TRY(parts_.destination.offer());
         step("resumed");
         side_ = "destination";
-        resumed_ = GODWIT_TRY(parts_.destination.await_resumed(parts_.limits.commit_timeout));
+        resumed_ = GODWIT_TRY(
+            parts_.destination.await_resumed(time_left().value_or(std::chrono::milliseconds(0))));
         return check_claim();
     }
 
@@ -200,7 +216,7 @@ class SourceRun {
                 report_.guest_bytes_copied += report_.resources.back().bytes_copied;
             }
         }
-        const Result<Settled> checks = parts_.destination.settle(parts_.limits.prepare_timeout);
+        const Result<Settled> checks = parts_.destination.settle(parts_.limits.settle_timeout);
         if (checks.has_value()) {
             report_.frames_sampled = checks->frames_sampled;
             report_.frames_identical = checks->frames_identical;
@@ -238,12 +254,11 @@ class SourceRun {
             return true; // By us, or by the host's daemon for us: no claim can come any more.
         }
         report_.fail(Outcome::failed_after_commit, step_, side_, error);
-        report_.reason += "; instance " + to_string(report_.after.owner) +
-                          (report_.after.tenure == Tenure::claimed
-                               ? " has claimed the machine in epoch "
-                               : " runs the machine since epoch ") +
-                          std::to_string(report_.after.epoch) +
-                          ", so it does not run here again by itself";
+        report_.reason +=
+            "; instance " + to_string(report_.after.owner) +
+            (report_.after.tenure == Tenure::claimed ? " has claimed the machine in epoch "
+                                                     : " runs the machine since epoch ") +
+            std::to_string(report_.after.epoch) + ", so it does not run here again by itself";
         return false;
     }
 
@@ -251,6 +266,7 @@ class SourceRun {
     Report report_;
     PhaseTimes times_;
     Resumed resumed_;
+    sys::Moment stands_since_; ///< When the devices were told to come to rest.
     std::string_view step_;
     std::string_view side_ = "source";
     unsigned number_ = 0;

@@ -30,9 +30,9 @@ class SourceMachine {
     virtual ~SourceMachine() = default;
     [[nodiscard]] virtual std::vector<std::string> blockers() const = 0;
     /// Devices finish what is in flight; the guest runs.
-    [[nodiscard]] virtual Status quiesce() = 0;
+    [[nodiscard]] virtual Status quiesce(std::chrono::milliseconds limit) = 0;
     /// The guest stops.
-    [[nodiscard]] virtual Status pause() = 0;
+    [[nodiscard]] virtual Status pause(std::chrono::milliseconds limit) = 0;
     /// Undo of quiesce() and pause(): the guest runs as before.
     [[nodiscard]] virtual Status resume() = 0;
     /// When the last vCPU left the guest in pause().
@@ -61,7 +61,8 @@ class Destination {
     Destination& operator=(const Destination&) = delete;
     virtual ~Destination() = default;
     /// Who it is and whether it can take this machine at all; reasons against go to `blockers`.
-    [[nodiscard]] virtual Status introduce(std::vector<std::string>& blockers) = 0;
+    [[nodiscard]] virtual Status introduce(std::vector<std::string>& blockers,
+                                           std::chrono::milliseconds timeout) = 0;
     [[nodiscard]] virtual std::string build_id() const = 0;
     /// Builds the machine completely; returns when it stands.
     [[nodiscard]] virtual Status prepare(std::chrono::milliseconds timeout) = 0;
@@ -83,7 +84,7 @@ struct HandoverParts {
     InstanceId self;
     Limits limits;
     const sys::Clock& clock;
-    /// Set by someone else to cancel; obeyed until the guest is paused.
+    /// Set by someone else to cancel; obeyed until the offer.
     const std::atomic<bool>* cancel = nullptr;
     /// Told at each phase, for progress. May be empty.
     std::function<void(Phase)> progress;

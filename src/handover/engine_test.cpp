@@ -17,6 +17,8 @@ class StepClock final : public sys::Clock {
     }
     [[nodiscard]] std::int64_t unix_nanoseconds() const noexcept override { return 0; }
 
+    void advance(std::chrono::microseconds by) { ticks_ += by.count(); }
+
   private:
     mutable std::int64_t ticks_ = 0;
 };
@@ -56,6 +58,8 @@ struct World {
     int prepared_carriers = 0;
     int aborted_carriers = 0;
     bool lose_answer = false;
+    StepClock clock;
+    std::chrono::microseconds carry_time{0};
     bool taken_back = false; ///< By the daemon, before the claim.
     bool confirms = true;
     bool lie = false; ///< The destination says that it runs the guest, and has not claimed it.
@@ -66,11 +70,12 @@ class FakeMachine final : public SourceMachine {
     explicit FakeMachine(World& world) : world_(world) {}
     std::vector<std::string> found_blockers;
     [[nodiscard]] std::vector<std::string> blockers() const override { return found_blockers; }
-    Status quiesce() override {
+    Status quiesce(std::chrono::milliseconds) override {
         world_.devices_quiet = true;
         return world_.script.call("quiesce");
     }
-    Status pause() override {
+    Status pause(std::chrono::milliseconds limit) override {
+        EXPECT_LE(limit, Limits{}.commit_timeout);
         world_.guest = GuestAt::nowhere;
         return world_.script.call("pause");
     }
@@ -91,7 +96,9 @@ class FakeMachine final : public SourceMachine {
 class FakeDestination final : public Destination {
   public:
     explicit FakeDestination(World& world) : world_(world) {}
-    Status introduce(std::vector<std::string>&) override { return world_.script.call("introduce"); }
+    Status introduce(std::vector<std::string>&, std::chrono::milliseconds) override {
+        return world_.script.call("introduce");
+    }
     [[nodiscard]] std::string build_id() const override { return "new"; }
     Status prepare(std::chrono::milliseconds) override {
         return world_.script.call("destination prepare");
@@ -153,7 +160,10 @@ class FakeCarrier final : public Carrier {
         return rounds_left_-- > 0 ? Remaining{.bytes = 1U << 30U, .bytes_per_second = 1}
                                   : Remaining{};
     }
-    Status carry_paused() override { return world_.script.call("carrier carry"); }
+    Status carry_paused() override {
+        world_.clock.advance(world_.carry_time);
+        return world_.script.call("carrier carry");
+    }
     Status settle() override { return ok(); }
     void abort() noexcept override { ++world_.aborted_carriers; }
     [[nodiscard]] CarriedResource carried() const override {
@@ -173,14 +183,13 @@ Report run(World& world,
     FakeDestination destination(world);
     FakeCarrier carrier(world);
     Carrier* const carriers[] = {&carrier};
-    const StepClock clock;
     return run_handover({.machine = machine,
                          .destination = destination,
                          .carriers = carriers,
                          .record = world.record,
                          .self = source_id,
                          .limits = {},
-                         .clock = clock,
+                         .clock = world.clock,
                          .cancel = cancel,
                          .progress = {}},
                         Report{.machine = "m"});
@@ -237,6 +246,18 @@ TEST(Engine, answer_without_a_claim_is_not_believed) {
     EXPECT_EQ(report.error_code, "corrupt");
     EXPECT_EQ(world.guest, GuestAt::source);
     EXPECT_EQ(world.record.read(), (Ownership{.owner = source_id, .epoch = 2}));
+}
+
+// Every part of the standstill counts: what takes too long before the offer is undone.
+TEST(Engine, state_that_takes_too_long_rolls_back_before_the_offer) {
+    World world{.script = Script(0)};
+    world.carry_time = Limits{}.commit_timeout;
+    const Report report = run(world);
+    EXPECT_EQ(report.outcome, Outcome::rolled_back);
+    EXPECT_EQ(report.failed_step, "offer");
+    EXPECT_EQ(report.error_code, "timeout");
+    EXPECT_EQ(world.guest, GuestAt::source);
+    EXPECT_EQ(world.record.read().epoch, 1U) << "nothing was offered, nothing to take back";
 }
 
 // The host's daemon may take the offer back for us: that is ours as well.

@@ -14,10 +14,15 @@ struct Limits {
     std::chrono::nanoseconds pause_budget = std::chrono::milliseconds(300);
     /// Rounds of sync before it gives up.
     std::uint32_t rounds_max = 30;
+    /// How long the destination may take to say who it is.
+    std::chrono::milliseconds hello_timeout = std::chrono::seconds(10);
     /// How long the destination may take to be built.
     std::chrono::milliseconds prepare_timeout = std::chrono::seconds(30);
-    /// From the guest's stop until the destination must have said that it runs.
+    /// From when the devices are told to come to rest until the destination must have said that the
+    /// guest runs there: quiesce, pause, carry and claim together.
     std::chrono::milliseconds commit_timeout = std::chrono::seconds(5);
+    /// How long the destination may take for its late checks.
+    std::chrono::milliseconds settle_timeout = std::chrono::seconds(10);
 };
 
 enum class SyncDecision : std::uint8_t { go_on, pause_now, give_up };

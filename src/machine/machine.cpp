@@ -11,7 +11,7 @@ namespace godwit::machine {
 Machine::Machine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Machine::~Machine() {
-    discard(pause(), "the machine goes anyway");
+    discard(pause(std::chrono::hours(24)), "the machine goes anyway");
     impl_->doorbells->end();
 }
 

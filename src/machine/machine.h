@@ -17,6 +17,7 @@
 #include "sys/clock.h"
 #include "sys/fd.h"
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <span>
@@ -48,9 +49,13 @@ struct MachineEvents {
     std::function<void(std::string_view port, std::span<const std::byte> bytes)> console_output;
     /// A port that refused input before can take some again. May be empty.
     std::function<void(std::string_view port)> console_ready;
-    /// A disk's back end failed ("disk0", what happened): told once until a request succeeds again.
+    /// A disk's back end failed ("disk0", what happened): told once until a request succeeds again,
+    /// and of a disk that comes and goes the 1st, 2nd, 4th, 8th ... time.
     std::function<void(std::string_view disk, std::string detail)> disk_error;
 };
+
+/// How long devices and vCPUs may take to come to rest, unless said otherwise.
+inline constexpr std::chrono::milliseconds rest_time_max{3'000};
 
 enum class RamMapping : std::uint8_t { shared, private_copy };
 
@@ -98,11 +103,13 @@ class Machine {
 
     /// Lets devices and vCPUs run. Idempotent.
     [[nodiscard]] Status start();
-    /// First half of a pause, while the guest still runs: devices finish what is in flight.
-    [[nodiscard]] Status quiesce_devices();
+    /// First half of a pause, while the guest still runs: devices finish what is in flight. timeout
+    /// naming the device that has not after `limit`; then all of them work on.
+    [[nodiscard]] Status quiesce_devices(std::chrono::milliseconds limit = rest_time_max);
     /// Second half: vCPUs leave the guest with pending exits completed. Calls
-    /// quiesce_devices() first if that has not happened. Idempotent.
-    [[nodiscard]] Status pause();
+    /// quiesce_devices() first if that has not happened. timeout naming who is not at rest after
+    /// `limit`; then the guest runs on. Idempotent.
+    [[nodiscard]] Status pause(std::chrono::milliseconds limit = rest_time_max);
     [[nodiscard]] bool running() const noexcept;
     /// Everything a new owner needs besides RAM and resources; at rest only.
     [[nodiscard]] Result<state::SavedState> save() const;

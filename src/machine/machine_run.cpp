@@ -57,28 +57,38 @@ Status Machine::start() {
     return ok();
 }
 
-Status Machine::quiesce_devices() {
+Status Machine::quiesce_devices(std::chrono::milliseconds limit) {
     Impl& m = *impl_;
     if (m.devices_awake) {
-        m.devices->quiesce();
+        GODWIT_TRY(m.devices->quiesce_until(m.clock.now() + limit));
         m.platform->quiesce();
         m.devices_awake = false;
     }
     return ok();
 }
 
-Status Machine::pause() {
+Status Machine::pause(std::chrono::milliseconds limit) {
     Impl& m = *impl_;
     if (!m.running) {
         return ok();
     }
-    GODWIT_TRY(quiesce_devices());
+    const auto deadline = m.clock.now() + limit;
+    GODWIT_TRY(quiesce_devices(limit));
     for (const auto& vcpu : m.vcpus) {
         vcpu->request_pause();
     }
     m.stopped_at = {};
     for (const auto& vcpu : m.vcpus) {
-        vcpu->wait_parked();
+        if (!vcpu->wait_parked_until(deadline)) {
+            // m.running still stands: this only wakes the devices.
+            for (const auto& paused : m.vcpus) {
+                paused->resume();
+            }
+            GODWIT_TRY(start());
+            return Error(ErrorCode::timeout,
+                         "vcpu" + std::to_string(vcpu->vcpu().id()) +
+                             " does not leave the guest in time");
+        }
         m.stopped_at = std::max(m.stopped_at, vcpu->parked_at());
     }
     m.running = false;

@@ -57,6 +57,11 @@ void VcpuThread::wait_parked() {
     changed_.wait(lock, [this] { return parked_; });
 }
 
+bool VcpuThread::wait_parked_until(std::chrono::steady_clock::time_point deadline) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_until(lock, deadline, [this] { return parked_; });
+}
+
 sys::Moment VcpuThread::parked_at() const {
     const std::scoped_lock lock(mutex_);
     return parked_at_;

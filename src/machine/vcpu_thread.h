@@ -59,6 +59,8 @@ class VcpuThread {
     void request_pause();
     /// Waits until the thread is parked; a pause must have been requested.
     void wait_parked();
+    /// False if it is not by `deadline`.
+    [[nodiscard]] bool wait_parked_until(std::chrono::steady_clock::time_point deadline);
     /// When it parked last.
     [[nodiscard]] sys::Moment parked_at() const;
 

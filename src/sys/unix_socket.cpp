@@ -86,6 +86,30 @@ Status MessageSocket::send(std::string_view bytes, std::span<const Fd* const> fd
     return ok();
 }
 
+Status MessageSocket::wait_readable(std::chrono::milliseconds timeout, const Fd& cancel) const {
+    std::array<pollfd, 2> waiting{{{.fd = fd_.raw(), .events = POLLIN, .revents = 0},
+                                   {.fd = cancel.raw(), .events = POLLIN, .revents = 0}}};
+    const auto end = std::chrono::steady_clock::now() + timeout;
+    for (;;) {
+        const auto left =
+            std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+        const int ready = ::poll(waiting.data(),
+                                 waiting.size(),
+                                 static_cast<int>(std::max<std::int64_t>(left.count(), 0)));
+        if (ready < 0 && errno != EINTR) {
+            return Error::from_errno(errno, "wait for a message");
+        }
+        if (ready == 0) {
+            return Error(ErrorCode::timeout,
+                         "no message arrived within " + std::to_string(timeout.count()) + " ms");
+        }
+        if (ready > 0) {
+            return waiting[1].revents != 0 ? Error(ErrorCode::cancelled, "cancelled on request")
+                                           : Status();
+        }
+    }
+}
+
 Result<Message> MessageSocket::receive(std::chrono::milliseconds timeout) const {
     pollfd waiting{.fd = fd_.raw(), .events = POLLIN, .revents = 0};
     int ready = 0;

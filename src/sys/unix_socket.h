@@ -45,6 +45,8 @@ class MessageSocket {
     /// Waits up to `timeout` (negative: for ever) for one message; timeout or peer_closed
     /// otherwise.
     [[nodiscard]] Result<Message> receive(std::chrono::milliseconds timeout) const;
+    /// Waits for something to receive; cancelled as soon as `cancel` is readable.
+    [[nodiscard]] Status wait_readable(std::chrono::milliseconds timeout, const Fd& cancel) const;
     [[nodiscard]] Result<PeerCredentials> peer() const;
     [[nodiscard]] const Fd& fd() const noexcept { return fd_; }
     [[nodiscard]] Fd take() && noexcept { return std::move(fd_); }

@@ -413,6 +413,11 @@ void PciTransport::quiesce() {
     device_->quiesce();
 }
 
+bool PciTransport::quiesce_until(std::chrono::steady_clock::time_point deadline) {
+    const std::unique_lock lock(mutex_, deadline);
+    return lock.owns_lock() && device_->quiesce_until(deadline);
+}
+
 state::SectionType PciTransport::section_type() const {
     return transport_section;
 }

@@ -65,6 +65,8 @@ class PciTransport final : public state::StateUnit,
     /// See VirtioDevice.
     void wake();
     void quiesce();
+    /// As VirtioDevice::quiesce_until(); also false while a vCPU is held up in the device.
+    [[nodiscard]] bool quiesce_until(std::chrono::steady_clock::time_point deadline);
 
     [[nodiscard]] state::SectionType section_type() const override;
     [[nodiscard]] state::SectionId section_id() const override;
@@ -117,7 +119,7 @@ class PciTransport final : public state::StateUnit,
     const std::uint8_t slot_;
     DeviceUnit device_unit_{*this};
 
-    mutable std::mutex mutex_;
+    mutable std::timed_mutex mutex_;
     std::unique_ptr<VirtioDevice> device_; ///< Called only under mutex_.
     CommonConfig config_;                  ///< Guarded by mutex_, but for its any-thread part.
     bus::PciFunction function_;            ///< Guarded by mutex_.

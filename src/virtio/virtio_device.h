@@ -17,6 +17,7 @@
 #include "sys/fd.h"
 #include "virtio/virt_queue.h"
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -93,6 +94,12 @@ class VirtioDevice {
     /// Takes nothing new, finishes what is in flight, stops timers. After return the device touches
     /// neither guest memory nor its back end. Idempotent.
     virtual void quiesce() = 0;
+    /// As quiesce(), but waits no longer than `deadline` for what is in flight. False: then it is
+    /// not at rest and works on as if it had not been asked.
+    [[nodiscard]] virtual bool quiesce_until(std::chrono::steady_clock::time_point /*deadline*/) {
+        quiesce();
+        return true;
+    }
     /// The queues as they stand, for saving; at rest only. Empty entries where not enabled.
     [[nodiscard]] virtual std::vector<std::optional<QueueState>> queue_states() const = 0;
     /// The device-specific section ("virtio-blk", instance given at construction).

@@ -18,7 +18,7 @@ void Service::start_job(std::string name, std::move_only_function<void()> body) 
         job_.join(); // Its end has been served: only its last instructions are left.
     }
     job_name_ = std::move(name);
-    cancel_.store(false);
+    cancel_.reset();
     job_ = sys::start_thread(job_name_, std::move(body));
 }
 
@@ -39,17 +39,24 @@ namespace {
 
 Result<handover::Limits> limits_from(const nlohmann::json& params) {
     handover::Limits limits;
-    if (!params.contains("deadline_ms")) {
-        return limits;
+    const std::pair<const char*, std::chrono::milliseconds*> wanted[] = {
+        {"deadline_ms", &limits.commit_timeout},
+        {"prepare_ms", &limits.prepare_timeout},
+    };
+    for (const auto& [key, limit] : wanted) {
+        if (!params.contains(key)) {
+            continue;
+        }
+        const nlohmann::json& number = params[key];
+        if (!number.is_number_unsigned() || number.get<std::uint64_t>() == 0 ||
+            number.get<std::uint64_t>() > deadline_ms_max) {
+            return Error(ErrorCode::invalid_argument,
+                         "the parameter \"" + std::string(key) + "\" must be between 1 and " +
+                             std::to_string(deadline_ms_max));
+        }
+        *limit = std::chrono::milliseconds(number.get<std::uint64_t>());
     }
-    const nlohmann::json& deadline = params["deadline_ms"];
-    if (!deadline.is_number_unsigned() || deadline.get<std::uint64_t>() == 0 ||
-        deadline.get<std::uint64_t>() > deadline_ms_max) {
-        return Error(ErrorCode::invalid_argument,
-                     "the parameter \"deadline_ms\" must be between 1 and " +
-                         std::to_string(deadline_ms_max));
-    }
-    limits.commit_timeout = std::chrono::milliseconds(deadline.get<std::uint64_t>());
+    limits.hello_timeout = std::min(limits.hello_timeout, limits.prepare_timeout);
     return limits;
 }
 
@@ -196,7 +203,7 @@ void Service::start_snapshot(ControlServer::Request request) {
         if (!paused.has_value()) {
             result = paused.error();
         } else {
-            result = write_snapshot(*machine_, directory, {}, cancel_);
+            result = write_snapshot(*machine_, directory, {}, cancel_.wanted());
         }
         const Status resumed = was_running ? machine_->start() : ok();
         consoles_->thaw();

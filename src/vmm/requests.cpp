@@ -109,7 +109,7 @@ nlohmann::json Service::info_json() const {
 
 Status Service::pause_guest() {
     GODWIT_TRY(check_owner());
-    GODWIT_TRY(machine_->pause());
+    GODWIT_TRY(machine_->pause().with_context("the guest cannot be paused and runs on"));
     set_state(RunState::paused);
     return ok();
 }
@@ -201,7 +201,7 @@ void Service::handle(ControlServer::Request request) {
         start_snapshot(std::move(request));
     } else if (method == "cancel") {
         if (job_name_ == "exchange" || job_name_ == "snapshot") {
-            cancel_.store(true);
+            cancel_.request();
             reply.result({{"job", job_name_}});
         } else {
             reply.error(Error(ErrorCode::conflict, "nothing that could be cancelled is running"));

@@ -17,7 +17,8 @@
 namespace godwit::vmm {
 
 Result<std::unique_ptr<Service>> Service::create(Options options, const sys::Clock& clock) {
-    std::unique_ptr<Service> service(new Service(std::move(options), clock));
+    std::unique_ptr<Service> service(
+        new Service(std::move(options), clock, GODWIT_TRY(sys::Cancel::create())));
     service->started_at_ = clock.now();
     service->role_ = service->options_.incoming_fd >= 0 ? Role::successor : Role::owner;
     service->loop_ = GODWIT_TRY(sys::EventLoop::create());
@@ -32,7 +33,7 @@ Result<std::unique_ptr<Service>> Service::create(Options options, const sys::Clo
 Service::~Service() {
     // run() returns between jobs; only a loop that failed leaves one, which the cancelled handover
     // ends.
-    cancel_.store(true);
+    cancel_.request();
     if (peer_) {
         ::shutdown(peer_->fd().raw(), SHUT_RDWR);
     }
@@ -263,7 +264,7 @@ void Service::guest_stopped(machine::StopReason reason, const std::string& detai
         // A guest that has ended cannot be handed over or saved: the job fails, then the guest
         // reboots.
         reboot_pending_ = true;
-        cancel_.store(true);
+        cancel_.request();
         return;
     }
     if (reason == machine::StopReason::rebooted) {
@@ -311,7 +312,7 @@ void Service::end(int exit_code) {
         return;
     }
     ending_ = true;
-    cancel_.store(true);
+    cancel_.request();
     if (peer_) {
         ::shutdown(peer_->fd().raw(), SHUT_RDWR);
     }

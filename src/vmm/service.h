@@ -20,13 +20,13 @@
 #include "exchange/destination.h"
 #include "exchange/source.h"
 #include "machine/machine.h"
+#include "sys/cancel.h"
 #include "sys/clock.h"
 #include "sys/event_loop.h"
 #include "vmm/consoles.h"
 #include "vmm/control_server.h"
 #include "vmm/options.h"
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -52,8 +52,8 @@ class Service {
     [[nodiscard]] int run();
 
   private:
-    Service(Options options, const sys::Clock& clock)
-        : options_(std::move(options)), clock_(clock) {}
+    Service(Options options, const sys::Clock& clock, sys::Cancel cancel)
+        : options_(std::move(options)), clock_(clock), cancel_(std::move(cancel)) {}
 
     // Coming into being (service.cpp).
     [[nodiscard]] Status begin();
@@ -113,7 +113,7 @@ class Service {
     std::unique_ptr<Consoles> consoles_;
     std::unique_ptr<machine::Machine> machine_;
     std::string job_name_; ///< Empty: no job.
-    std::atomic<bool> cancel_{false};
+    sys::Cancel cancel_;
     std::shared_ptr<sys::MessageSocket> peer_; ///< The other end of the handover that runs.
     bool ending_ = false;                      ///< end() waits for the job.
     bool reboot_pending_ = false;

@@ -1,5 +1,7 @@
 #include "machine/devices/device_plan.h"
 
+#include "machine/resources.h"
+
 namespace godwit::machine {
 
 std::vector<PlannedDevice> plan_devices(const MachineSpec& spec) {
@@ -24,6 +26,22 @@ std::vector<PlannedDevice> plan_devices(const MachineSpec& spec) {
         put(DeviceKind::balloon, 0);
     }
     return plan;
+}
+
+std::string device_name(const PlannedDevice& device) {
+    switch (device.kind) {
+    case DeviceKind::disk:
+        return disk_resource_name(device.index);
+    case DeviceKind::net:
+        return "net" + std::to_string(device.index);
+    case DeviceKind::console:
+        return "virtio-console";
+    case DeviceKind::rng:
+        return "virtio-rng";
+    case DeviceKind::balloon:
+        return "virtio-balloon";
+    }
+    return "device";
 }
 
 } // namespace godwit::machine

@@ -25,4 +25,7 @@ inline constexpr std::size_t devices_max = 31;
 
 [[nodiscard]] std::vector<PlannedDevice> plan_devices(const MachineSpec& spec);
 
+/// "disk0", "net1", "virtio-rng": for people.
+[[nodiscard]] std::string device_name(const PlannedDevice& device);
+
 } // namespace godwit::machine

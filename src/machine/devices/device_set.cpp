@@ -57,6 +57,7 @@ Result<std::unique_ptr<DeviceSet>> DeviceSet::restore(const Args& args, state::S
 }
 
 Status DeviceSet::add(const PlannedDevice& planned, state::SavedState* state) {
+    names_.push_back(device_name(planned));
     const virtio::PciTransport::Args place{.memory = args_.memory,
                                            .bus = *args_.pci,
                                            .address_space = *args_.addresses,
@@ -189,6 +190,19 @@ void DeviceSet::quiesce() {
     for (const auto& transport : transports_) {
         transport->quiesce();
     }
+}
+
+Status DeviceSet::quiesce_until(std::chrono::steady_clock::time_point deadline) {
+    for (std::size_t i = 0; i < transports_.size(); ++i) {
+        if (transports_[i]->quiesce_until(deadline)) {
+            continue;
+        }
+        for (std::size_t resting = 0; resting < i; ++resting) {
+            transports_[resting]->wake();
+        }
+        return Error(ErrorCode::timeout, names_[i] + " does not come to rest in time");
+    }
+    return ok();
 }
 
 std::vector<const state::StateUnit*> DeviceSet::units() const {

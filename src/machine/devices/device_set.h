@@ -50,6 +50,9 @@ class DeviceSet {
 
     void wake();
     void quiesce();
+    /// timeout naming the device that has not come to rest by then; all of them work on in that
+    /// case.
+    [[nodiscard]] Status quiesce_until(std::chrono::steady_clock::time_point deadline);
     /// What is saved of it, in order.
     [[nodiscard]] std::vector<const state::StateUnit*> units() const;
 
@@ -80,6 +83,7 @@ class DeviceSet {
 
     Args args_;
     std::vector<std::unique_ptr<virtio::PciTransport>> transports_;
+    std::vector<std::string> names_; ///< One per transport, for people.
     // Owned by their transports.
     std::vector<virtio::BlkDevice*> disks_;
     std::vector<virtio::NetDevice*> nets_;

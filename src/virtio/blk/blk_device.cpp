@@ -137,20 +137,24 @@ Status BlkDevice::start(Activation activation) {
     return ok();
 }
 
-void BlkDevice::drain(std::move_only_function<void()> first) {
-    const auto drained = std::make_shared<std::latch>(1);
+std::shared_ptr<std::promise<void>> BlkDevice::begin_drain(std::move_only_function<void()> first) {
+    const auto drained = std::make_shared<std::promise<void>>();
     loop_.post([this, drained, begin = std::move(first)]() mutable {
         begin();
         drained_ = drained;
         when_drained();
     });
-    drained->wait();
+    return drained;
+}
+
+void BlkDevice::drain(std::move_only_function<void()> first) {
+    begin_drain(std::move(first))->get_future().wait();
 }
 
 void BlkDevice::when_drained() {
     if (in_flight_ == 0 && drained_) {
         notify_all();
-        std::exchange(drained_, nullptr)->count_down();
+        std::exchange(drained_, nullptr)->set_value();
     }
 }
 
@@ -167,19 +171,39 @@ void BlkDevice::quiesce() {
     drain([this] { awake_ = false; });
 }
 
-void BlkDevice::wake() {
-    loop_.run_and_wait([this] {
-        awake_ = true;
-        for (const auto& queue : queues_) {
-            if (queue && !broken_) {
-                serve(*queue);
-                host_->notify_queue(queue->index);
-            }
+bool BlkDevice::quiesce_until(std::chrono::steady_clock::time_point deadline) {
+    const auto drained = begin_drain([this] { awake_ = false; });
+    if (drained->get_future().wait_until(deadline) == std::future_status::ready) {
+        return true;
+    }
+    // Not waited for: it is the disk's thread itself that may hang.
+    loop_.post([this, alive = alive_, drained] {
+        if (!*alive) {
+            return;
         }
-        if (std::exchange(size_changed_, false)) {
-            host_->notify_config();
+        if (drained_ == drained) {
+            drained_ = nullptr;
         }
+        work();
     });
+    return false;
+}
+
+void BlkDevice::wake() {
+    loop_.run_and_wait([this] { work(); });
+}
+
+void BlkDevice::work() {
+    awake_ = true;
+    for (const auto& queue : queues_) {
+        if (queue && !broken_) {
+            serve(*queue);
+            host_->notify_queue(queue->index);
+        }
+    }
+    if (std::exchange(size_changed_, false)) {
+        host_->notify_config();
+    }
 }
 
 std::vector<std::optional<QueueState>> BlkDevice::queue_states() const {
@@ -305,16 +329,18 @@ void BlkDevice::note_health(const Status& status) {
     }
     failing_ = !status.has_value();
     failures_ += failing_ ? 1 : 0;
-    // A disk that comes and goes is told of the 1st, 2nd, 4th, 8th ... time.
-    if (std::has_single_bit(failures_)) {
-        if (failing_) {
-            log::error("disk_failed",
-                       {{"disk", disk_->description()},
-                        {"reason", status.error().to_string()},
-                        {"times", failures_}});
-        } else {
-            log::info("disk_works_again", {{"disk", disk_->description()}});
-        }
+    // A disk that comes and goes, like an image on a full file system, is told of the 1st, 2nd,
+    // 4th, 8th ... time.
+    if (!std::has_single_bit(failures_)) {
+        return;
+    }
+    if (failing_) {
+        log::error("disk_failed",
+                   {{"disk", disk_->description()},
+                    {"reason", status.error().to_string()},
+                    {"times", failures_}});
+    } else {
+        log::info("disk_works_again", {{"disk", disk_->description()}});
     }
     if (health_changed_) {
         health_changed_(failing_ ? &status.error() : nullptr);

@@ -19,7 +19,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <latch>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -72,6 +72,7 @@ class BlkDevice final : public VirtioDevice {
     void reset() override;
     void wake() override;
     void quiesce() override;
+    [[nodiscard]] bool quiesce_until(std::chrono::steady_clock::time_point deadline) override;
     [[nodiscard]] std::vector<std::optional<QueueState>> queue_states() const override;
     [[nodiscard]] state::SectionType section_type() const override { return section; }
     [[nodiscard]] state::SectionId section_id() const override {
@@ -117,7 +118,12 @@ class BlkDevice final : public VirtioDevice {
     void fail(const Error& reason);
     void when_drained();
     /// Any other thread: waits until nothing is in flight and `draining_` or rest keeps it so.
+    /// Any thread but the loop's: runs `first` there; the promise is kept when nothing is in
+    /// flight.
+    [[nodiscard]] std::shared_ptr<std::promise<void>>
+    begin_drain(std::move_only_function<void()> first);
     void drain(std::move_only_function<void()> first);
+    void work();
 
     BlkOptions options_;
     sys::EventLoop& loop_;
@@ -140,7 +146,7 @@ class BlkDevice final : public VirtioDevice {
     std::uint64_t failures_ = 0; ///< How often the disk began to fail.
     std::uint32_t in_flight_ = 0;
     bool notices_scheduled_ = false;
-    std::shared_ptr<std::latch> drained_; ///< Counted down when in_flight_ reaches 0.
+    std::shared_ptr<std::promise<void>> drained_; ///< Kept when in_flight_ reaches 0.
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true); ///< For tasks left in the loop.
 
     std::atomic<std::uint64_t> requests_{0};

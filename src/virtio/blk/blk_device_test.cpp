@@ -1,3 +1,4 @@
+#include "sys/clock.h"
 #include "sys/io_thread.h"
 #include "virtio/blk/blk_device.h"
 #include "virtio/testing/driver_queue.h"
@@ -259,6 +260,20 @@ TEST_F(BlkDeviceTest, failing_disk_is_told_once_until_it_works) {
     EXPECT_EQ(device->statistics().requests, 3U);
 }
 
+// Some blocks can be written and others not: one message, not one for each change.
+TEST_F(BlkDeviceTest, disk_that_comes_and_goes_is_told_ever_more_rarely) {
+    go();
+    for (int round = 0; round < 9; ++round) {
+        control->fail_with(ENOSPC);
+        EXPECT_EQ(transfer(out, 0, 512), 1);
+        control->fail_with(0);
+        EXPECT_EQ(transfer(out, 0, 512), 0);
+    }
+    device->quiesce();
+    EXPECT_EQ(failures, 4) << "the 1st, 2nd, 4th and 8th time";
+    EXPECT_EQ(recoveries, 4);
+}
+
 TEST_F(BlkDeviceTest, chain_without_status_asks_for_a_reset) {
     go();
     driver.chain().readable(header(in, 0)).offer();
@@ -302,6 +317,20 @@ TEST_F(BlkDeviceTest, quiesce_waits_for_what_is_in_flight_and_takes_nothing_new)
     device->wake();
     device->quiesce();
     EXPECT_EQ(driver.used_waiting(), 2U) << "wake looks at the queue by itself";
+}
+
+// A disk that never answers does not hold up whoever wants the device at rest: it works on.
+TEST_F(BlkDeviceTest, quiesce_with_a_deadline_gives_up_and_works_on) {
+    go();
+    control->hold(true);
+    driver.chain().readable(header(in, 0)).writable(513).offer();
+    ASSERT_TRUE(control->wait_for_requests(1));
+    EXPECT_FALSE(device->quiesce_until(sys::system_clock().now()));
+    driver.chain().readable(header(in, 0)).writable(513).offer();
+    ASSERT_TRUE(control->wait_for_requests(2)) << "it does not take requests any more";
+    control->release();
+    EXPECT_TRUE(device->quiesce_until(sys::system_clock().now() + std::chrono::seconds(30)));
+    EXPECT_EQ(driver.used_waiting(), 2U);
 }
 
 TEST_F(BlkDeviceTest, reset_waits_and_a_new_activation_works) {
