@@ -42,7 +42,8 @@ void RecoverRun::start(std::uint64_t operation) {
     operation_ = operation;
     supervisor_.parts_.operations.set_phase(operation_, "asking");
     const MachineEntry& entry = *supervisor_.find(machine_);
-    before_ = entry.record->read();
+    record_ = entry.record;
+    before_ = record_->read();
     auto all = entry.others;
     if (entry.owner != nullptr) {
         all.push_back(entry.owner);
@@ -83,10 +84,14 @@ void RecoverRun::changed() {
 
 void RecoverRun::judge() {
     const MachineEntry* const entry = supervisor_.find(machine_);
-    if (step_ == Step::over || entry == nullptr) {
+    if (step_ == Step::over) {
         return;
     }
-    const handover::Ownership now = entry->record->read();
+    if (entry == nullptr) {
+        finish(End::bad, "lost", "nothing");
+        return;
+    }
+    const handover::Ownership now = record_->read();
     if (now.tenure == handover::Tenure::running) {
         judge_running(*entry, now);
     } else {
@@ -157,9 +162,10 @@ void RecoverRun::judge_claimed(const MachineEntry& entry, const handover::Owners
 void RecoverRun::reclaimed(const Result<Json>& answer) {
     MachineEntry* const entry = supervisor_.find(machine_);
     if (entry == nullptr) {
+        finish(End::bad, "lost", "the process that kept the guest was told to go on and died");
         return;
     }
-    const handover::Ownership now = entry->record->read();
+    const handover::Ownership now = record_->read();
     if (now.owner == before_.owner && now.tenure == handover::Tenure::running) {
         judge_running(*entry, now); // The successor was quicker.
         return;
@@ -191,10 +197,7 @@ void RecoverRun::finish(End end, std::string_view outcome, const std::string& do
     const std::shared_ptr<RecoverRun> keep = shared_from_this();
     supervisor_.recoveries_.erase(machine_);
     MachineEntry* const entry = supervisor_.find(machine_);
-    if (entry == nullptr) {
-        return;
-    }
-    const handover::Ownership after = entry->record->read();
+    const handover::Ownership after = record_->read();
     const Json report{{"operation", "recover"},
                       {"machine", machine_},
                       {"outcome", outcome},
@@ -204,7 +207,9 @@ void RecoverRun::finish(End end, std::string_view outcome, const std::string& do
                       {"epochs", {before_.epoch, after.epoch}}};
     supervisor_.history_.append(report);
     supervisor_.parts_.events.append("recovered", machine_, {{"report", report}});
-    supervisor_.announce_state(*entry);
+    if (entry != nullptr) {
+        supervisor_.announce_state(*entry);
+    }
     if (end == End::good) {
         supervisor_.parts_.operations.succeed(operation_, report);
     } else {

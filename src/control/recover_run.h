@@ -44,6 +44,7 @@ class RecoverRun : public std::enable_shared_from_this<RecoverRun> {
     Step step_ = Step::asking;
     std::size_t unanswered_ = 0;
     bool waited_ = false;
+    std::shared_ptr<handover::OwnerRecord> record_;
     handover::Ownership before_;
     std::string found_;
     std::shared_ptr<VmmInstance> kept_; ///< The frozen source that is told to go on.

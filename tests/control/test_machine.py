@@ -4,9 +4,10 @@ import json
 import os
 import signal
 import subprocess
+import time
 import unittest
 
-from host_fixture import BIN, PATIENCE_S, HostTest
+from host_fixture import BIN, PATIENCE_S, HostTest, alive
 
 LOAD = "mem_set=8M mem_rate=2000 report_ms=200"
 
@@ -124,6 +125,23 @@ class Machine(HostTest):
         self.assertEqual(machines[0]["state"], "frozen")
         self.recover("rolled_back")
         self.assert_recovered()
+
+    def test_recover_whose_source_dies_ends_with_the_machine(self):
+        for fault in ("vmm.reclaim:kill", "vmm.reclaimed:kill"):
+            with self.subTest(fault=fault):
+                self.environment["GODWIT_FAULT"] = fault
+                self.exchange_frozen("exchange.destination.claimed:kill")
+                report = json.loads(self.godwit("recover", "b1", "--json", code=None).stdout)
+                self.assertIn(report["outcome"], ("unchanged", "lost"))
+                self.wait_event("stopped", machine="b1")
+                self.assert_nothing_left()
+                self.console.communicate()
+                self.console = None
+                daemon = self.ask("GET", "/api/v1/version")[1]["pid"]
+                os.kill(daemon, signal.SIGTERM)
+                end = time.monotonic() + PATIENCE_S
+                while alive(daemon) and time.monotonic() < end:
+                    time.sleep(0.02)
 
     def test_successor_that_may_have_run_is_never_rolled_back(self):
         self.exchange_frozen("exchange.destination.running:kill")
