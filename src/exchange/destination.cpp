@@ -146,8 +146,7 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     const sys::Moment claimed_at = parts.clock.now();
     fault_point("exchange.destination.claimed");
     // The point of no return: a recovery that was quicker has given the guest back, ours is void.
-    const handover::Ownership mine =
-        GODWIT_TRY(tell(source, standing.record.confirm(claimed)));
+    const handover::Ownership mine = GODWIT_TRY(tell(source, standing.record.confirm(claimed)));
     fault_point("exchange.destination.running");
     sys::Moment first_entry_at;
     if (!standing.paused) {

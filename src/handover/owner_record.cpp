@@ -121,8 +121,7 @@ Ownership OwnerRecord::read() const noexcept {
 }
 
 Result<Ownership> OwnerRecord::claim(const Ownership& expected, InstanceId next) {
-    return swap(expected,
-                {.owner = next, .epoch = expected.epoch + 1, .tenure = Tenure::claimed});
+    return swap(expected, {.owner = next, .epoch = expected.epoch + 1, .tenure = Tenure::claimed});
 }
 
 Result<Ownership> OwnerRecord::confirm(const Ownership& expected) {

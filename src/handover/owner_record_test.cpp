@@ -33,8 +33,7 @@ TEST(OwnerRecord, transfer_from_a_stale_view_is_refused_and_changes_nothing) {
 TEST(OwnerRecord, claim_is_reversible_until_it_is_confirmed) {
     auto record = GODWIT_MUST(OwnerRecord::create(id_a, source));
     const Ownership claimed = GODWIT_MUST(record.claim(record.read(), destination));
-    EXPECT_EQ(claimed,
-              (Ownership{.owner = destination, .epoch = 2, .tenure = Tenure::claimed}));
+    EXPECT_EQ(claimed, (Ownership{.owner = destination, .epoch = 2, .tenure = Tenure::claimed}));
     EXPECT_EQ(record.read(), claimed);
     const Ownership back = GODWIT_MUST(record.transfer(claimed, source));
     EXPECT_EQ(back, (Ownership{.owner = source, .epoch = 3}));
