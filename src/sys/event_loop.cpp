@@ -109,9 +109,32 @@ Result<EventLoop::Handle> EventLoop::schedule(std::chrono::nanoseconds delay,
     return Handle(this, id);
 }
 
+EventLoop::Handle EventLoop::before_wait(WaitHook hook) {
+    const std::uint64_t id = next_id_++;
+    hooks_.push_back(std::make_shared<Hook>(Hook{.id = id, .callback = std::move(hook)}));
+    return Handle(this, id);
+}
+
+std::chrono::milliseconds EventLoop::run_hooks(std::chrono::milliseconds timeout) {
+    const bool timed_out = std::exchange(timed_out_, false);
+    for (std::size_t i = 0; i < hooks_.size();) {
+        const std::shared_ptr<Hook> hook = hooks_[i];
+        const std::chrono::milliseconds wanted = hook->callback(timed_out);
+        if (i == hooks_.size() || hooks_[i] != hook) {
+            continue; // It removed itself; the next one is in its place.
+        }
+        if (wanted.count() >= 0 && (timeout.count() < 0 || wanted < timeout)) {
+            timeout = wanted;
+        }
+        ++i;
+    }
+    return timeout;
+}
+
 void EventLoop::remove(std::uint64_t id) noexcept {
     const auto found = watches_.find(id);
     if (found == watches_.end()) {
+        std::erase_if(hooks_, [id](const auto& hook) { return hook->id == id; });
         return;
     }
     ::epoll_ctl(epoll_.raw(), EPOLL_CTL_DEL, found->second->raw, nullptr);
@@ -168,11 +191,13 @@ Status EventLoop::run() {
 }
 
 Status EventLoop::run_once(std::chrono::milliseconds timeout) {
+    const std::chrono::milliseconds limit = run_hooks(timeout);
     std::array<epoll_event, events_per_wait_max> ready{};
     const int count = ::epoll_wait(epoll_.raw(),
                                    ready.data(),
                                    static_cast<int>(ready.size()),
-                                   static_cast<int>(timeout.count()));
+                                   static_cast<int>(limit.count()));
+    timed_out_ = count == 0 && limit != timeout;
     if (count < 0) {
         if (errno == EINTR) {
             return ok();

@@ -23,6 +23,9 @@ class EventLoop {
     using Callback = std::move_only_function<void()>;
     /// Receives the epoll events that are ready (EPOLLIN, EPOLLOUT, EPOLLHUP, ...).
     using FdCallback = std::move_only_function<void(std::uint32_t events)>;
+    /// `timed_out`: the last wait ended because a hook wanted it to. Returns how long the next may
+    /// last if nothing happens; negative: for ever.
+    using WaitHook = std::move_only_function<std::chrono::milliseconds(bool timed_out)>;
 
     /// Keeps a watch or timer alive; destroying it on the loop's thread removes it.
     class Handle {
@@ -65,6 +68,10 @@ class EventLoop {
     [[nodiscard]] Result<Handle>
     schedule(std::chrono::nanoseconds delay, std::chrono::nanoseconds period, Callback callback);
 
+    /// Calls `hook` each time before the loop waits: for what is to be done once for everything
+    /// that was ready together, without a system call to come back for it. It may remove itself.
+    [[nodiscard]] Handle before_wait(WaitHook hook);
+
     /// Runs `task` on the loop's thread, in order of posting. Any thread.
     void post(Callback task);
     /// Runs `task` on the loop's thread and waits for it; not from the loop's own thread.
@@ -88,12 +95,19 @@ class EventLoop {
     [[nodiscard]] Status add(int raw, std::uint32_t events, std::uint64_t id);
     void remove(std::uint64_t id) noexcept;
     void run_posted();
+    struct Hook {
+        std::uint64_t id = 0;
+        WaitHook callback;
+    };
+    [[nodiscard]] std::chrono::milliseconds run_hooks(std::chrono::milliseconds timeout);
 
     Fd epoll_;
     EventFd wake_;
     std::uint64_t next_id_ = 1;
     /// Shared so that a callback may remove its own watch while it runs.
     std::map<std::uint64_t, std::shared_ptr<Watch>> watches_;
+    std::vector<std::shared_ptr<Hook>> hooks_; ///< Shared for the same reason.
+    bool timed_out_ = false;                   ///< The last wait, at a hook's wish.
     std::mutex mutex_;
     std::vector<Callback> posted_; ///< Guarded by mutex_.
     bool stopping_ = false;        ///< Guarded by mutex_.

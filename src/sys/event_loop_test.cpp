@@ -63,5 +63,46 @@ TEST(EventLoop, schedule_periodic_timer_fires_again) {
     EXPECT_EQ(calls, 3);
 }
 
+TEST(EventLoop, hook_runs_once_for_what_was_ready_together) {
+    auto loop = GODWIT_MUST(EventLoop::create());
+    int tasks = 0;
+    std::vector<int> tasks_at_hook;
+    const auto handle = loop->before_wait([&](bool) {
+        tasks_at_hook.push_back(tasks);
+        return std::chrono::milliseconds(-1);
+    });
+    for (int i = 0; i < 3; ++i) {
+        loop->post([&] { ++tasks; });
+    }
+    loop->post([&] { loop->stop(); });
+    ASSERT_TRUE(loop->run().has_value());
+    ASSERT_TRUE(loop->run_once(std::chrono::milliseconds(0)).has_value());
+    EXPECT_EQ(tasks_at_hook, (std::vector<int>{0, 3}));
+}
+
+TEST(EventLoop, hook_limits_the_wait_and_may_remove_itself) {
+    auto loop = GODWIT_MUST(EventLoop::create());
+    std::vector<bool> timed_out;
+    EventLoop::Handle handle;
+    handle = loop->before_wait([&](bool late) {
+        timed_out.push_back(late);
+        if (late) {
+            handle.reset();
+        }
+        return std::chrono::milliseconds(1);
+    });
+    int others = 0;
+    const auto other = loop->before_wait([&](bool) {
+        ++others;
+        return std::chrono::milliseconds(-1);
+    });
+    ASSERT_TRUE(loop->run_once(std::chrono::milliseconds(-1)).has_value());
+    for (int i = 0; i < 2; ++i) {
+        ASSERT_TRUE(loop->run_once(std::chrono::milliseconds(0)).has_value());
+    }
+    EXPECT_EQ(timed_out, (std::vector<bool>{false, true}));
+    EXPECT_EQ(others, 3);
+}
+
 } // namespace
 } // namespace godwit::sys

@@ -99,6 +99,7 @@ class BlkDevice final : public VirtioDevice {
         std::vector<Request> requests; ///< As many as the ring holds; never resized.
         std::vector<Request*> free;
         bool notice_due = false;      ///< Something was pushed since the last notify().
+        bool unwatched = false;       ///< The doorbell is off: the next pass has to look.
         sys::EventLoop::Handle watch; ///< Last, so that it goes before the descriptor.
     };
 
@@ -106,14 +107,16 @@ class BlkDevice final : public VirtioDevice {
     // All on the loop's thread.
     [[nodiscard]] Status start(Activation activation);
     [[nodiscard]] bool serving() const noexcept { return awake_ && !broken_ && !draining_; }
-    void serve(Queue& queue);
+    /// `patient`: may leave the doorbell off while completions are due that come back here.
+    /// True if more may be there than a round takes.
+    bool serve(Queue& queue, bool patient = true);
+    [[nodiscard]] std::chrono::milliseconds before_wait(bool timed_out);
     [[nodiscard]] bool take_one(Queue& queue);
     static void done(block::BlockRequest& block, Status status) noexcept;
     void complete(Request& request, const Status& status);
     void answer(Request& request, BlkStatus status);
     void note_health(const Status& status);
     void notify(Queue& queue);
-    void notify_later();
     void notify_all();
     void fail(const Error& reason);
     void when_drained();
@@ -144,8 +147,9 @@ class BlkDevice final : public VirtioDevice {
     bool size_changed_ = false; ///< The guest is to be told at the next wake().
     bool failing_ = false;
     std::uint64_t failures_ = 0; ///< How often the disk began to fail.
+    bool submitted_ = false; ///< Since the last kick of the disk.
     std::uint32_t in_flight_ = 0;
-    bool notices_scheduled_ = false;
+    sys::EventLoop::Handle before_wait_;          ///< While activated.
     std::shared_ptr<std::promise<void>> drained_; ///< Kept when in_flight_ reaches 0.
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true); ///< For tasks left in the loop.
 

@@ -302,6 +302,60 @@ TEST_F(BlkDeviceTest, requests_of_a_batch_share_one_kick) {
     EXPECT_EQ(host.queue_notices(0), 1U);
 }
 
+TEST_F(BlkDeviceTest, requests_offered_together_cost_one_kick_and_one_interrupt) {
+    go();
+    driver.set_doorbell(nullptr);
+    ASSERT_TRUE(host.wait_for_queue(0, 1)); // wake()
+    const std::uint32_t kicks = control->kicks();
+    for (int i = 0; i < 8; ++i) {
+        driver.chain().readable(header(in, 0)).writable(513).indirect().offer();
+    }
+    doorbell.signal();
+    ASSERT_TRUE(host.wait_for_queue(0, 2));
+    device->quiesce();
+    EXPECT_EQ(driver.used_waiting(), 8U);
+    EXPECT_EQ(control->kicks(), kicks + 1);
+    EXPECT_EQ(host.queue_notices(0), 2U);
+}
+
+TEST_F(BlkDeviceTest, busy_disk_finds_requests_without_the_doorbell) {
+    go();
+    driver.set_doorbell(nullptr);
+    control->hold(true);
+    for (int i = 0; i < 8; ++i) {
+        driver.chain().readable(header(in, 0)).writable(513).indirect().offer();
+    }
+    doorbell.signal();
+    ASSERT_TRUE(control->wait_for_requests(8));
+    driver.chain().readable(header(in, 0)).writable(513).indirect().offer();
+    EXPECT_TRUE(control->wait_for_requests(9)) << "seen after a while, though nothing completes";
+    io->loop().run_and_wait([] {}); // it has left the ring
+    driver.chain().readable(header(in, 0)).writable(513).indirect().offer();
+    EXPECT_TRUE(driver.doorbell_wanted()) << "a disk that stands still is not waited for twice";
+    doorbell.signal();
+    ASSERT_TRUE(control->wait_for_requests(10));
+    control->release();
+    device->quiesce();
+    EXPECT_EQ(driver.used_waiting(), 10U);
+}
+
+TEST_F(BlkDeviceTest, completion_looks_for_requests_before_it_interrupts) {
+    go();
+    driver.set_doorbell(nullptr);
+    control->hold(true);
+    for (int i = 0; i < 8; ++i) {
+        driver.chain().readable(header(in, 0)).writable(513).indirect().offer();
+    }
+    doorbell.signal();
+    ASSERT_TRUE(control->wait_for_requests(8));
+    driver.chain().readable(header(in, 0)).writable(513).indirect().offer();
+    control->release();
+    ASSERT_TRUE(control->wait_for_requests(9));
+    device->quiesce();
+    EXPECT_EQ(driver.used_waiting(), 9U);
+    EXPECT_LE(host.queue_notices(0), 3U) << "wake, the batch, the late one";
+}
+
 TEST_F(BlkDeviceTest, quiesce_waits_for_what_is_in_flight_and_takes_nothing_new) {
     go();
     control->hold(true);
