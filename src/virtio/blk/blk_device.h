@@ -147,7 +147,7 @@ class BlkDevice final : public VirtioDevice {
     bool size_changed_ = false; ///< The guest is to be told at the next wake().
     bool failing_ = false;
     std::uint64_t failures_ = 0; ///< How often the disk began to fail.
-    bool submitted_ = false; ///< Since the last kick of the disk.
+    bool submitted_ = false;     ///< Since the last kick of the disk.
     std::uint32_t in_flight_ = 0;
     sys::EventLoop::Handle before_wait_;          ///< While activated.
     std::shared_ptr<std::promise<void>> drained_; ///< Kept when in_flight_ reaches 0.
