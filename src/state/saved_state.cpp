@@ -93,6 +93,13 @@ Status SavedState::add(Section section) {
     return ok();
 }
 
+Status SavedState::append(SavedState other) {
+    for (Section& section : other.sections_) {
+        GODWIT_TRY(add(std::move(section)));
+    }
+    return ok();
+}
+
 Status SavedState::add(const StateUnit& unit) {
     Saved saved = GODWIT_TRY(unit.save().with_context("save " + unit.section_id().to_string()));
     if (const auto* refusal = std::get_if<NotSavable>(&saved)) {

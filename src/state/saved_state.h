@@ -33,6 +33,8 @@ class SavedState {
 
     /// Adds a section; already_exists if its id is taken, resource_exhausted above the limits.
     [[nodiscard]] Status add(Section section);
+    /// Takes all sections of another over; errors as add() of each.
+    [[nodiscard]] Status append(SavedState other);
     /// Saves `unit` into this state; conflict with its reason if it is NotSavable.
     [[nodiscard]] Status add(const StateUnit& unit);
     /// Takes the section out, so that leftovers show; not_found names it.

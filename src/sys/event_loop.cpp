@@ -149,7 +149,31 @@ void EventLoop::post(Callback task) {
     wake_.signal();
 }
 
+EventLoop::Hold EventLoop::hold() {
+    const std::thread::id here = std::this_thread::get_id();
+    run_and_wait([] {}); // What was posted before comes first.
+    std::latch resting(1);
+    post([this, &resting, here] {
+        holder_.store(here);
+        resting.count_down();
+        holder_.wait(here);
+    });
+    resting.wait();
+    return Hold(*this);
+}
+
+EventLoop::Hold::~Hold() {
+    if (loop_ != nullptr) {
+        loop_->holder_.store(std::thread::id());
+        loop_->holder_.notify_all();
+    }
+}
+
 void EventLoop::run_and_wait(Callback task) {
+    if (holder_.load() == std::this_thread::get_id()) {
+        task();
+        return;
+    }
     std::latch done(1);
     post([&] {
         task();

@@ -8,12 +8,15 @@
 #include "base/result.h"
 #include "sys/fd.h"
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
+#include <utility>
 #include <vector>
 
 namespace godwit::sys {
@@ -54,6 +57,24 @@ class EventLoop {
         std::uint64_t id_ = 0;
     };
 
+    /// While it lives, the loop's thread rests and run_and_wait() of the thread that made it runs
+    /// tasks itself, at once: no waiting for another thread to wake. What is posted or becomes
+    /// ready is served afterwards. Moved and destroyed on the thread that made it, before the loop
+    /// goes.
+    class Hold {
+      public:
+        Hold(Hold&& other) noexcept : loop_(std::exchange(other.loop_, nullptr)) {}
+        Hold& operator=(Hold&&) = delete;
+        Hold(const Hold&) = delete;
+        Hold& operator=(const Hold&) = delete;
+        ~Hold();
+
+      private:
+        friend class EventLoop;
+        explicit Hold(EventLoop& loop) : loop_(&loop) {}
+        EventLoop* loop_;
+    };
+
     [[nodiscard]] static Result<std::unique_ptr<EventLoop>> create();
     EventLoop(const EventLoop&) = delete;
     EventLoop& operator=(const EventLoop&) = delete;
@@ -74,8 +95,12 @@ class EventLoop {
 
     /// Runs `task` on the loop's thread, in order of posting. Any thread.
     void post(Callback task);
-    /// Runs `task` on the loop's thread and waits for it; not from the loop's own thread.
+    /// Runs `task` on the loop's thread and waits for it; not from the loop's own thread. Runs it
+    /// here if this thread holds the loop.
     void run_and_wait(Callback task);
+    /// Waits until the loop's thread, which must be in run(), has come to rest. One holder at a
+    /// time; not from the loop's own thread.
+    [[nodiscard]] Hold hold();
     /// Makes run() return after the current callback. Any thread.
     void stop();
 
@@ -111,6 +136,8 @@ class EventLoop {
     std::mutex mutex_;
     std::vector<Callback> posted_; ///< Guarded by mutex_.
     bool stopping_ = false;        ///< Guarded by mutex_.
+    /// Who holds the loop; nobody: the default id. Waited for by the resting thread.
+    std::atomic<std::thread::id> holder_{};
 };
 
 } // namespace godwit::sys

@@ -1,7 +1,10 @@
 #include "sys/event_loop.h"
+#include "sys/io_thread.h"
 #include "sys/thread.h"
 
 #include <sys/epoll.h>
+
+#include <future>
 
 namespace godwit::sys {
 namespace {
@@ -102,6 +105,23 @@ TEST(EventLoop, hook_limits_the_wait_and_may_remove_itself) {
     }
     EXPECT_EQ(timed_out, (std::vector<bool>{false, true}));
     EXPECT_EQ(others, 3);
+}
+
+TEST(EventLoop, holder_does_the_loops_work_while_its_thread_rests) {
+    auto thread = GODWIT_MUST(IoThread::create("held"));
+    EventLoop& loop = thread->loop();
+    const auto here = std::this_thread::get_id();
+    std::thread::id ran_on;
+    std::promise<std::thread::id> posted_on;
+    {
+        const EventLoop::Hold hold = loop.hold();
+        loop.run_and_wait([&] { ran_on = std::this_thread::get_id(); });
+        EXPECT_EQ(ran_on, here);
+        loop.post([&] { posted_on.set_value(std::this_thread::get_id()); });
+    }
+    EXPECT_NE(posted_on.get_future().get(), here) << "what was posted is served afterwards";
+    loop.run_and_wait([&] { ran_on = std::this_thread::get_id(); });
+    EXPECT_NE(ran_on, here);
 }
 
 } // namespace

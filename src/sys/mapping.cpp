@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace godwit::sys {
@@ -23,6 +24,16 @@ Status MappedRegion::advise(int advice) const {
         return Error::from_errno(errno, "advise the kernel on a mapping");
     }
     return ok();
+}
+
+Status MappedRegion::populate(std::uint64_t bytes) const {
+    // Writable mappings for writing, so that nothing is left to fault.
+    for (const int advice : {MADV_POPULATE_WRITE, MADV_POPULATE_READ}) {
+        if (::madvise(data_, std::min(bytes, length_), advice) == 0) {
+            return ok();
+        }
+    }
+    return Error::from_errno(errno, "populate a mapping");
 }
 
 void MappedRegion::unmap() noexcept {

@@ -42,6 +42,8 @@ class MappedRegion {
     [[nodiscard]] std::byte* data() const noexcept { return data_; }
     [[nodiscard]] std::uint64_t size() const noexcept { return length_; }
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return {data_, length_}; }
+    /// Has the kernel map the first `bytes` (at most size()) now instead of at the first access.
+    [[nodiscard]] Status populate(std::uint64_t bytes) const;
     /// madvise(2) over the whole range; a refusal is an error the caller may discard.
     [[nodiscard]] Status advise(int advice) const;
 
