@@ -83,6 +83,8 @@ class DoorbellRegistrar {
     DoorbellRegistrar(const DoorbellRegistrar&) = delete;
     DoorbellRegistrar& operator=(const DoorbellRegistrar&) = delete;
     virtual ~DoorbellRegistrar() = default;
+    /// An eventfd for add(). One made here may have its place in the kernel already.
+    [[nodiscard]] virtual Result<sys::EventFd> create_event() { return sys::EventFd::create(); }
     /// A write of any length at `address` signals `event`. The pair is removed by remove().
     [[nodiscard]] virtual Status add(Gpa address, const sys::EventFd& event) = 0;
     virtual void remove(Gpa address, const sys::EventFd& event) noexcept = 0;

@@ -1,5 +1,7 @@
 #include "machine/kvm_bus.h"
 
+#include <algorithm>
+
 namespace godwit::machine {
 
 void KvmIrqLine::set(bool asserted) noexcept {
@@ -22,7 +24,6 @@ class KvmMsiRouter::Vector final : public bus::MsiVector {
     /// Closing the eventfd disconnects it. Asking KVM to would cost a grace period for each vector.
     ~Vector() override = default;
 
-    [[nodiscard]] Status connect() { return router_.vm_.add_irqfd(gsi(), event_); }
     [[nodiscard]] Status route(const bus::MsiMessage& message) override {
         return router_.route(index_, message);
     }
@@ -31,9 +32,6 @@ class KvmMsiRouter::Vector final : public bus::MsiVector {
     void signal() noexcept override { event_.signal(); }
 
   private:
-    [[nodiscard]] Gsi gsi() const {
-        return Gsi{first_msi_gsi + static_cast<std::uint32_t>(index_)};
-    }
     KvmMsiRouter& router_;
     std::size_t index_;
     sys::EventFd event_;
@@ -45,20 +43,42 @@ Result<std::unique_ptr<KvmMsiRouter>> KvmMsiRouter::create(const kvm::Vm& vm) {
     return made;
 }
 
-Result<std::unique_ptr<bus::MsiVector>> KvmMsiRouter::create_vector() {
+Result<sys::EventFd> KvmMsiRouter::connected_event(std::size_t index) const {
     sys::EventFd event = GODWIT_TRY(sys::EventFd::create());
-    std::size_t index = 0;
-    {
-        const std::scoped_lock lock(mutex_);
-        if (routes_.size() >= vectors_max) {
-            return Error(ErrorCode::resource_exhausted, "no more interrupt vectors");
-        }
-        index = routes_.size();
-        routes_.emplace_back();
+    GODWIT_TRY(vm_.add_irqfd(Gsi{first_msi_gsi + static_cast<std::uint32_t>(index)}, event));
+    return event;
+}
+
+Result<std::unique_ptr<bus::MsiVector>> KvmMsiRouter::create_vector() {
+    const std::scoped_lock lock(mutex_);
+    if (made_ >= Wiring::vectors_max) {
+        return Error(ErrorCode::resource_exhausted, "no more interrupt vectors");
     }
-    auto vector = std::make_unique<Vector>(*this, index, std::move(event));
-    GODWIT_TRY(vector->connect());
-    return vector;
+    const std::size_t index = made_;
+    sys::EventFd event =
+        index < spare_.size() ? std::move(spare_[index]) : GODWIT_TRY(connected_event(index));
+    ++made_;
+    routes_.resize(made_);
+    return std::make_unique<Vector>(*this, index, std::move(event));
+}
+
+Status KvmMsiRouter::prewire(const std::vector<std::optional<bus::MsiMessage>>& routes) {
+    const std::scoped_lock lock(mutex_);
+    if (made_ != 0 || routes.size() > Wiring::vectors_max) {
+        return Error(ErrorCode::conflict, "the machine's interrupt vectors cannot be prepared");
+    }
+    while (spare_.size() < routes.size()) {
+        spare_.push_back(GODWIT_TRY(connected_event(spare_.size())));
+    }
+    routes_ = routes;
+    const Status set = routes_ == set_routes_ ? ok() : set_table();
+    routes_.clear();
+    return set;
+}
+
+std::vector<std::optional<bus::MsiMessage>> KvmMsiRouter::routes() const {
+    const std::scoped_lock lock(mutex_);
+    return routes_;
 }
 
 void KvmMsiRouter::hold() {
@@ -69,7 +89,7 @@ void KvmMsiRouter::hold() {
 Status KvmMsiRouter::commit() {
     const std::scoped_lock lock(mutex_);
     held_ = false;
-    return set_table();
+    return routes_ == set_routes_ ? ok() : set_table();
 }
 
 Status KvmMsiRouter::route(std::size_t index, const bus::MsiMessage& message) {
@@ -123,7 +143,7 @@ kvm_irq_routing_entry msi_to(std::uint32_t gsi, const bus::MsiMessage& message) 
 
 } // namespace
 
-Status KvmMsiRouter::set_table() const {
+Status KvmMsiRouter::set_table() {
     kvm::RoutingTable table(legacy_routes + routes_.size());
     const auto entries = table.entries();
     std::size_t next = write_legacy_routes(entries);
@@ -133,18 +153,96 @@ Status KvmMsiRouter::set_table() const {
         }
     }
     table.header()->count = static_cast<std::uint32_t>(next);
-    return vm_.set_routing(table);
+    GODWIT_TRY(vm_.set_routing(table));
+    set_routes_ = routes_;
+    return ok();
+}
+
+Result<sys::EventFd> KvmDoorbells::create_event() {
+    const std::scoped_lock lock(mutex_);
+    if (made_ == doorbells_.size()) {
+        doorbells_.push_back({.event = GODWIT_TRY(sys::EventFd::create())});
+    }
+    sys::EventFd event = GODWIT_TRY(doorbells_[made_].event.duplicate());
+    doorbells_[made_++].handed_out = event.fd().raw();
+    return event;
+}
+
+Status KvmDoorbells::hang(Doorbell& doorbell, Gpa address) const {
+    if (doorbell.hangs_at == address) {
+        return ok();
+    }
+    take_down(doorbell);
+    GODWIT_TRY(vm_.add_ioeventfd(address, doorbell.event));
+    doorbell.hangs_at = address;
+    return ok();
+}
+
+void KvmDoorbells::take_down(Doorbell& doorbell) const noexcept {
+    if (doorbell.hangs_at.has_value() && !ending_) {
+        vm_.remove_ioeventfd(*doorbell.hangs_at, doorbell.event);
+    }
+    doorbell.hangs_at.reset();
 }
 
 Status KvmDoorbells::add(Gpa address, const sys::EventFd& event) {
-    return vm_.add_ioeventfd(address, event);
+    const std::scoped_lock lock(mutex_);
+    const auto found = std::ranges::find(doorbells_, event.fd().raw(), &Doorbell::handed_out);
+    if (found == doorbells_.end()) {
+        return Error(ErrorCode::invalid_argument, "a doorbell needs an event of its registrar");
+    }
+    GODWIT_TRY(hang(*found, address));
+    found->used = true;
+    return ok();
 }
 
-void KvmDoorbells::remove(Gpa address, const sys::EventFd& event) noexcept {
-    if (ending_) {
-        return;
+void KvmDoorbells::remove(Gpa, const sys::EventFd& event) noexcept {
+    const std::scoped_lock lock(mutex_);
+    const auto found = std::ranges::find(doorbells_, event.fd().raw(), &Doorbell::handed_out);
+    if (found != doorbells_.end()) {
+        take_down(*found);
+        found->used = false;
     }
-    vm_.remove_ioeventfd(address, event);
+}
+
+Status KvmDoorbells::prewire(const std::vector<std::optional<Gpa>>& addresses) {
+    const std::scoped_lock lock(mutex_);
+    if (made_ != 0 || addresses.size() > Wiring::doorbells_max) {
+        return Error(ErrorCode::conflict, "the machine's doorbells cannot be prepared");
+    }
+    while (doorbells_.size() < addresses.size()) {
+        doorbells_.push_back({.event = GODWIT_TRY(sys::EventFd::create())});
+    }
+    // All that move first: one may go where another hung.
+    for (std::size_t i = 0; i < doorbells_.size(); ++i) {
+        if (i >= addresses.size() || doorbells_[i].hangs_at != addresses[i]) {
+            take_down(doorbells_[i]);
+        }
+    }
+    for (std::size_t i = 0; i < addresses.size(); ++i) {
+        if (addresses[i].has_value()) {
+            GODWIT_TRY(hang(doorbells_[i], *addresses[i]));
+        }
+    }
+    return ok();
+}
+
+void KvmDoorbells::drop_unused() noexcept {
+    const std::scoped_lock lock(mutex_);
+    for (Doorbell& doorbell : doorbells_) {
+        if (!doorbell.used) {
+            take_down(doorbell);
+        }
+    }
+}
+
+std::vector<std::optional<Gpa>> KvmDoorbells::addresses() const {
+    const std::scoped_lock lock(mutex_);
+    std::vector<std::optional<Gpa>> addresses;
+    for (const Doorbell& doorbell : doorbells_) {
+        addresses.push_back(doorbell.used ? doorbell.hangs_at : std::nullopt);
+    }
+    return addresses;
 }
 
 } // namespace godwit::machine

@@ -5,6 +5,7 @@
 
 #include "bus/bus.h"
 #include "kvm/vm.h"
+#include "machine/wiring.h"
 
 #include <atomic>
 #include <memory>
@@ -31,41 +32,70 @@ class KvmIrqLine final : public bus::IrqLine {
 class KvmMsiRouter final : public bus::MsiRouter {
   public:
     static constexpr std::uint32_t first_msi_gsi = 24; ///< After the IOAPIC's pins.
-    static constexpr std::size_t vectors_max = 2048;
 
     /// Sets the table with the PC's lines alone.
     [[nodiscard]] static Result<std::unique_ptr<KvmMsiRouter>> create(const kvm::Vm& vm);
     [[nodiscard]] Result<std::unique_ptr<bus::MsiVector>> create_vector() override;
 
-    /// From here on routes are only remembered, until commit() sets them all.
+    /// Connects vectors in advance and sets their routes: create_vector() hands them out in order.
+    /// Again with another table: only routes change, and vectors are added.
+    [[nodiscard]] Status prewire(const std::vector<std::optional<bus::MsiMessage>>& routes);
+    /// From here on routes are only remembered, until commit() sets them all, if they differ from
+    /// what is set.
     void hold();
     [[nodiscard]] Status commit();
+    [[nodiscard]] std::vector<std::optional<bus::MsiMessage>> routes() const;
 
   private:
     class Vector;
     explicit KvmMsiRouter(const kvm::Vm& vm) : vm_(vm) {}
     [[nodiscard]] Status route(std::size_t index, const bus::MsiMessage& message);
-    [[nodiscard]] Status set_table() const;
+    [[nodiscard]] Status set_table();
+    [[nodiscard]] Result<sys::EventFd> connected_event(std::size_t index) const;
 
     const kvm::Vm& vm_;
-    std::mutex mutex_;
-    /// Entry i is GSI first_msi_gsi + i; numbers are not reused. Guarded by mutex_.
+    mutable std::mutex mutex_; ///< Guards all below.
+    /// Entry i is GSI first_msi_gsi + i; numbers are not reused.
     std::vector<std::optional<bus::MsiMessage>> routes_;
-    bool held_ = false; ///< Guarded by mutex_.
+    std::vector<std::optional<bus::MsiMessage>> set_routes_; ///< What KVM's table holds.
+    std::vector<sys::EventFd> spare_;                        ///< Connected, not handed out yet.
+    std::size_t made_ = 0;                                   ///< Vectors handed out.
+    bool held_ = false;
 };
 
 class KvmDoorbells final : public bus::DoorbellRegistrar {
   public:
     explicit KvmDoorbells(const kvm::Vm& vm) : vm_(vm) {}
+    [[nodiscard]] Result<sys::EventFd> create_event() override;
     [[nodiscard]] Status add(Gpa address, const sys::EventFd& event) override;
     void remove(Gpa address, const sys::EventFd& event) noexcept override;
     /// The VM goes, and every doorbell with it: removing them one by one would cost a grace period
     /// each. No vCPU runs any more.
     void end() noexcept { ending_ = true; }
 
+    /// Hangs doorbells up in advance: create_event() hands their events out in order, and add() of
+    /// one at its address costs nothing. Again with other addresses: those not in use move.
+    [[nodiscard]] Status prewire(const std::vector<std::optional<Gpa>>& addresses);
+    /// Takes down what was hung up in advance and is not used.
+    void drop_unused() noexcept;
+    [[nodiscard]] std::vector<std::optional<Gpa>> addresses() const;
+
   private:
+    /// One per event, in the order of their making.
+    struct Doorbell {
+        sys::EventFd event;
+        int handed_out = -1;         ///< The number of the descriptor the device has.
+        std::optional<Gpa> hangs_at; ///< In the kernel.
+        bool used = false;           ///< By add().
+    };
+    [[nodiscard]] Status hang(Doorbell& doorbell, Gpa address) const;
+    void take_down(Doorbell& doorbell) const noexcept;
+
     const kvm::Vm& vm_;
     std::atomic<bool> ending_{false};
+    mutable std::mutex mutex_;
+    std::vector<Doorbell> doorbells_; ///< Guarded by mutex_.
+    std::size_t made_ = 0;            ///< Events handed out. Guarded by mutex_.
 };
 
 } // namespace godwit::machine

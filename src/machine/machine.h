@@ -12,10 +12,12 @@
 #include "base/result.h"
 #include "machine/machine_spec.h"
 #include "machine/stop_reason.h"
+#include "machine/wiring.h"
 #include "memory/guest_memory.h"
 #include "state/saved_state.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
+#include "sys/time_line.h"
 
 #include <chrono>
 #include <functional>
@@ -85,7 +87,24 @@ class Machine {
         running, ///< Handover: guest clocks never stood still (same host).
         frozen,  ///< Snapshot: guest clocks continue where they stopped.
     };
-    [[nodiscard]] Status load(state::SavedState state, ClockPolicy policy);
+    struct LoadOptions {
+        ClockPolicy clock = ClockPolicy::running;
+        sys::TimeLine* times = nullptr; ///< Told what took how long.
+    };
+    [[nodiscard]] Status load(state::SavedState state, const LoadOptions& options);
+
+    /// The vCPUs' state while the guest runs: each leaves it for a moment. Good for preload() only.
+    [[nodiscard]] Result<state::SavedState> preview() const;
+    /// Sets of a preview what does nothing yet, in a machine that has neither booted nor loaded, so
+    /// that load() has less to do. Refuses what load() would refuse.
+    [[nodiscard]] Status preload(state::SavedState preview);
+    /// Where interrupts and doorbells of the devices go at present. Any thread, also while the
+    /// guest runs.
+    [[nodiscard]] Wiring wiring() const;
+    /// Prepares that wiring in a machine that has neither booted nor loaded. May be repeated. From
+    /// here on, until start(), device threads rest and the calling thread does their work: load()
+    /// and start() must be called by it.
+    [[nodiscard]] Status prewire(const Wiring& wiring);
 
     /// A section save() is going to write.
     struct PlannedSection {
@@ -110,6 +129,10 @@ class Machine {
     /// quiesce_devices() first if that has not happened. timeout naming who is not at rest after
     /// `limit`; then the guest runs on. Idempotent.
     [[nodiscard]] Status pause(std::chrono::milliseconds limit = rest_time_max);
+    /// The same, and vCPUs read their own state on the way, all at once: the next save(), which
+    /// follows before anything reaches the machine, takes it. Also of a machine at rest.
+    /// save(), or start() if the machine is not saved after all, must be called by the same thread.
+    [[nodiscard]] Status pause_to_save(std::chrono::milliseconds limit = rest_time_max);
     [[nodiscard]] bool running() const noexcept;
     /// Everything a new owner needs besides RAM and resources; at rest only.
     [[nodiscard]] Result<state::SavedState> save() const;
@@ -140,6 +163,7 @@ class Machine {
     [[nodiscard]] Status set_balloon(std::uint64_t bytes);
 
   private:
+    [[nodiscard]] Status stop_vcpus(sys::Moment deadline);
     struct Impl;
     explicit Machine(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;

@@ -44,6 +44,9 @@ struct Machine::Impl {
     kvm::Vm vm;
     std::unique_ptr<BackEnds> back_ends;
 
+    /// While something must be quick. Of the thread that does it.
+    mutable std::vector<sys::EventLoop::Hold> held_loops;
+
     AddressMap ports;
     AddressMap addresses;
     std::unique_ptr<KvmMsiRouter> msi;
@@ -69,16 +72,29 @@ struct Machine::Impl {
 
     std::vector<std::unique_ptr<VcpuThread>> vcpus; ///< Last: they use all of the above.
 
+    /// The vCPUs' reading of their own state, from pause_to_save() until save() takes it or the
+    /// guest runs again.
+    struct Collection;
+    mutable std::shared_ptr<Collection> collection;
+    std::vector<VcpuRecord> preloaded; ///< By preload(), of each vCPU; empty without it.
+
     /// The guest has ended: tells once, and keeps every vCPU out. Any thread.
     void stop(StopReason reason, std::string detail);
     [[nodiscard]] platform::Platform::Args platform_args();
     [[nodiscard]] DeviceSet::Args device_args();
     [[nodiscard]] Status build_buses();
     [[nodiscard]] Status build_vcpus();
+    void begin_collecting();
+    void give_up_collecting();
+    [[nodiscard]] Result<std::vector<state::Section>> vcpu_sections() const;
     [[nodiscard]] Status save_into(state::SavedState& state) const;
     /// What is saved after the sections of KVM, in order; once ready.
     [[nodiscard]] std::vector<const state::StateUnit*> units() const;
     [[nodiscard]] Status load_devices(state::SavedState& state, ClockPolicy policy);
+    [[nodiscard]] Result<state::Section> read_vcpu_section(std::size_t i) const;
+    [[nodiscard]] Status load_vcpus(const std::vector<VcpuRecord>& records,
+                                    std::uint64_t tsc_offset_change,
+                                    const std::function<Status()>& meanwhile);
 };
 
 } // namespace godwit::machine

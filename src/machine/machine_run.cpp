@@ -29,31 +29,36 @@ Status Machine::start() {
     if (m.ended) {
         return Error(ErrorCode::conflict, "the guest has ended");
     }
+    m.collection.reset();
     if (m.running) {
         // Undo of quiesce_devices() alone: the vCPUs never stopped.
         if (!std::exchange(m.devices_awake, true)) {
             m.platform->wake();
             m.devices->wake();
         }
+        m.held_loops.clear();
         return ok();
     }
     if (m.stood_still) {
         for (const auto& vcpu : m.vcpus) {
-            discard(vcpu->vcpu().notify_paused(), "refused until the guest uses kvmclock");
+            vcpu->tell_it_stood_still();
         }
     }
+    m.first_entry.reset();
+    m.running = true;
+    m.stood_still = true;
+    // The guest first: what it asks of devices meanwhile waits in their doorbells.
+    for (const auto& vcpu : m.vcpus) {
+        vcpu->resume();
+    }
+    m.held_loops.clear();
     m.platform->wake();
     m.devices->wake();
     m.devices_awake = true;
     if (std::exchange(m.announce_due, false)) {
         m.devices->announce();
     }
-    m.first_entry.reset();
-    m.running = true;
-    m.stood_still = true;
-    for (const auto& vcpu : m.vcpus) {
-        vcpu->resume();
-    }
+    m.doorbells->drop_unused();
     return ok();
 }
 
@@ -68,12 +73,27 @@ Status Machine::quiesce_devices(std::chrono::milliseconds limit) {
 }
 
 Status Machine::pause(std::chrono::milliseconds limit) {
-    Impl& m = *impl_;
-    if (!m.running) {
+    if (!impl_->running) {
         return ok();
     }
-    const auto deadline = m.clock.now() + limit;
+    const sys::Moment deadline = impl_->clock.now() + limit;
     GODWIT_TRY(quiesce_devices(limit));
+    return stop_vcpus(deadline);
+}
+
+Status Machine::pause_to_save(std::chrono::milliseconds limit) {
+    Impl& m = *impl_;
+    const sys::Moment deadline = m.clock.now() + limit;
+    GODWIT_TRY(quiesce_devices(limit));
+    if (m.held_loops.empty()) {
+        m.held_loops = m.back_ends->hold_loops();
+    }
+    m.begin_collecting();
+    return stop_vcpus(deadline);
+}
+
+Status Machine::stop_vcpus(sys::Moment deadline) {
+    Impl& m = *impl_;
     for (const auto& vcpu : m.vcpus) {
         vcpu->request_pause();
     }
@@ -81,6 +101,7 @@ Status Machine::pause(std::chrono::milliseconds limit) {
     for (const auto& vcpu : m.vcpus) {
         if (!vcpu->wait_parked_until(deadline)) {
             // m.running still stands: this only wakes the devices.
+            m.give_up_collecting();
             for (const auto& paused : m.vcpus) {
                 paused->resume();
             }

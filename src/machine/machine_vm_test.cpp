@@ -175,11 +175,41 @@ TEST_F(MachineVmTest, state_saved_loaded_and_saved_again_is_the_same) {
     const auto saved = first->save();
     ASSERT_TRUE(saved.has_value()) << saved.error().to_string();
     const auto second = build(spec, *first->duplicate_resources());
-    const Status loaded = second->load(*saved, Machine::ClockPolicy::running);
+    const Status loaded = second->load(*saved, {.clock = Machine::ClockPolicy::running});
     ASSERT_TRUE(loaded.has_value()) << loaded.error().to_string();
     const auto again = second->save();
     ASSERT_TRUE(again.has_value()) << again.error().to_string();
     EXPECT_EQ(differences(*again, *saved), "");
+}
+
+TEST_F(MachineVmTest, prepared_successor_takes_over_what_has_changed_since) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel, 2);
+    auto first = boot(spec);
+    ASSERT_TRUE(first->start().has_value());
+    std::uint32_t count = 0;
+    for (int round = 0; round < 5; ++round) {
+        ASSERT_TRUE(counts_on(*first, count));
+        auto second = build(spec, *first->duplicate_resources());
+        ASSERT_TRUE(second->prewire(first->wiring()).has_value());
+        auto preview = first->preview();
+        ASSERT_TRUE(preview.has_value()) << preview.error().to_string();
+        ASSERT_TRUE(second->preload(std::move(*preview)).has_value());
+        count = count_of(*first);
+        ASSERT_TRUE(counts_on(*first, count)) << "a preview does not stop the guest";
+        ASSERT_TRUE(first->pause_to_save().has_value());
+        const auto saved = first->save();
+        ASSERT_TRUE(saved.has_value()) << saved.error().to_string();
+        const Status loaded = second->load(*saved, {});
+        ASSERT_TRUE(loaded.has_value()) << loaded.error().to_string();
+        const auto again = second->save();
+        ASSERT_TRUE(again.has_value()) << again.error().to_string();
+        EXPECT_EQ(differences(*again, *saved), "");
+        count = count_of(*second);
+        ASSERT_TRUE(second->start().has_value());
+        first = std::move(second);
+    }
+    EXPECT_TRUE(counts_on(*first, count));
 }
 
 /// KVM's pvclock structure (Linux arch/x86/include/asm/pvclock-abi.h).
@@ -224,7 +254,9 @@ TEST_F(MachineVmTest, newer_or_unknown_sections_are_refused_by_name) {
     ASSERT_TRUE(unknown.add(state::Section{.id = {.name = "gpu"}, .payload = {}}).has_value());
     const auto refuse = [&](state::SavedState state) {
         auto successor = build(spec);
-        return successor->load(std::move(state), Machine::ClockPolicy::frozen).error().to_string();
+        return successor->load(std::move(state), {.clock = Machine::ClockPolicy::frozen})
+            .error()
+            .to_string();
     };
     EXPECT_NE(refuse(newer).find("'rtc' has version 2"), std::string::npos) << refuse(newer);
     EXPECT_NE(refuse(unknown).find("'gpu'"), std::string::npos) << refuse(unknown);
@@ -251,7 +283,7 @@ TEST_F(MachineVmTest, clocks_go_on_across_ten_hand_overs) {
         const auto saved = machine->save();
         ASSERT_TRUE(saved.has_value());
         auto next = build(spec, *machine->duplicate_resources());
-        ASSERT_TRUE(next->load(*saved, Machine::ClockPolicy::running).has_value());
+        ASSERT_TRUE(next->load(*saved, {.clock = Machine::ClockPolicy::running}).has_value());
         const std::uint32_t count = count_of(*next);
         ASSERT_TRUE(next->start().has_value());
         EXPECT_GE(next->first_entry_at(), sys::Moment{});
@@ -276,7 +308,7 @@ TEST_F(MachineVmTest, frozen_clocks_continue_where_they_stopped) {
     ASSERT_TRUE(saved.has_value() && saved_again.has_value());
     std::this_thread::sleep_for(300ms); // the time the guest must not see
     const auto second = build(spec, *first->duplicate_resources());
-    ASSERT_TRUE(second->load(*saved, Machine::ClockPolicy::frozen).has_value());
+    ASSERT_TRUE(second->load(*saved, {.clock = Machine::ClockPolicy::frozen}).has_value());
     const auto after = second->save();
     ASSERT_TRUE(after.has_value());
     const auto clock_of = [](const state::SavedState& state) {
@@ -306,7 +338,7 @@ TEST_F(MachineVmTest, state_with_a_cpu_feature_the_host_lacks_is_refused) {
     vcpu.payload = message.SerializeAsString();
     ASSERT_TRUE(saved->add(std::move(vcpu)).has_value());
     const auto second = build(spec, *first->duplicate_resources());
-    const Status loaded = second->load(std::move(*saved), Machine::ClockPolicy::frozen);
+    const Status loaded = second->load(std::move(*saved), {.clock = Machine::ClockPolicy::frozen});
     ASSERT_FALSE(loaded.has_value());
     EXPECT_EQ(loaded.error().code(), ErrorCode::unsupported);
     EXPECT_NE(loaded.error().to_string().find("leaf 0x1 index 0 ecx bits 5"), std::string::npos)
@@ -329,7 +361,7 @@ TEST_F(MachineVmTest, another_tsc_frequency_without_scaling_is_refused) {
     vcpu.payload = message.SerializeAsString();
     ASSERT_TRUE(saved->add(std::move(vcpu)).has_value());
     const auto second = build(spec, *first->duplicate_resources());
-    const Status loaded = second->load(std::move(*saved), Machine::ClockPolicy::frozen);
+    const Status loaded = second->load(std::move(*saved), {.clock = Machine::ClockPolicy::frozen});
     ASSERT_FALSE(loaded.has_value());
     EXPECT_EQ(loaded.error().code(), ErrorCode::unsupported);
     EXPECT_NE(loaded.error().to_string().find("kHz"), std::string::npos);
@@ -345,7 +377,7 @@ TEST_F(MachineVmTest, leftover_and_missing_sections_are_refused_by_name) {
     auto without = *saved;
     ASSERT_TRUE(without.take({.name = "rtc", .instance = 0}).has_value());
     const Status missing = build(spec, *first->duplicate_resources())
-                               ->load(std::move(without), Machine::ClockPolicy::frozen);
+                               ->load(std::move(without), {.clock = Machine::ClockPolicy::frozen});
     ASSERT_FALSE(missing.has_value());
     EXPECT_NE(missing.error().to_string().find("rtc"), std::string::npos);
     auto with = *saved;
@@ -353,7 +385,7 @@ TEST_F(MachineVmTest, leftover_and_missing_sections_are_refused_by_name) {
     unknown.id = {.name = "unheard-of", .instance = 0};
     ASSERT_TRUE(with.add(std::move(unknown)).has_value());
     const Status leftover = build(spec, *first->duplicate_resources())
-                                ->load(std::move(with), Machine::ClockPolicy::frozen);
+                                ->load(std::move(with), {.clock = Machine::ClockPolicy::frozen});
     ASSERT_FALSE(leftover.has_value());
     EXPECT_NE(leftover.error().to_string().find("unheard-of"), std::string::npos);
 }

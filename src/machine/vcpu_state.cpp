@@ -77,6 +77,7 @@ Result<VcpuStateTraits> probe_vcpu(const kvm::Vcpu& vcpu, std::span<const std::u
     VcpuStateTraits traits;
     traits.has_tsc_offset = vcpu.tsc_offset().has_value();
     traits.host_tsc_khz = GODWIT_TRY(vcpu.tsc_khz());
+    traits.guest_tsc_khz = traits.host_tsc_khz;
     std::vector<std::uint32_t>& indices = traits.msr_indices;
     indices.assign(listed.begin(), listed.end());
     for (const std::uint32_t index : GODWIT_TRY(readable_unlisted_msrs(vcpu))) {
@@ -90,6 +91,12 @@ Result<VcpuStateTraits> probe_vcpu(const kvm::Vcpu& vcpu, std::span<const std::u
         kvm::MsrBuffer buffer = buffer_of(indices);
         const std::size_t read = GODWIT_TRY(vcpu.read_msrs(buffer));
         if (read >= indices.size()) {
+            for (const kvm_msr_entry& entry : buffer.entries()) {
+                if (entry.data == 0) {
+                    traits.zero_when_new.push_back(entry.index);
+                }
+            }
+            std::ranges::sort(traits.zero_when_new);
             return traits;
         }
         indices.erase(indices.begin() + static_cast<std::ptrdiff_t>(read));
@@ -137,7 +144,7 @@ Result<VcpuRecord> save_vcpu(const kvm::Vcpu& vcpu,
     record.msrs = GODWIT_TRY(read_msrs(vcpu, traits));
     record.lapic = GODWIT_TRY(vcpu.lapic());
     record.events = GODWIT_TRY(vcpu.events());
-    record.tsc_khz = GODWIT_TRY(vcpu.tsc_khz());
+    record.tsc_khz = traits.guest_tsc_khz;
     record.tsc_offset = GODWIT_TRY(read_tsc_offset(vcpu, traits));
     record.cpuid.assign(cpuid.begin(), cpuid.end());
     return record;
@@ -218,13 +225,45 @@ struct SavedMsrs {
     std::vector<kvm_msr_entry> deadline; ///< The TSC deadline, if it is there.
 };
 
-SavedMsrs split_msrs(std::span<const kvm_msr_entry> entries) {
+/// Setting them has KVM, or a hypervisor interface it offers, write to guest memory or start
+/// something.
+bool acts_at_once(std::uint32_t index) {
+    constexpr std::uint32_t kvm_first = 0x4B56'4D00; // MSR_KVM_*
+    constexpr std::uint32_t kvm_last = 0x4B56'4DFF;
+    constexpr std::uint32_t hyperv_first = 0x4000'0000;
+    constexpr std::uint32_t hyperv_last = 0x4000'0FFF;
+    constexpr std::uint32_t old_wall_clock = 0x11;
+    constexpr std::uint32_t old_system_time = 0x12;
+    return (index >= kvm_first && index <= kvm_last) ||
+           (index >= hyperv_first && index <= hyperv_last) || index == old_wall_clock ||
+           index == old_system_time || index == msr_tsc_deadline;
+}
+
+/// Whether the vCPU holds this value already: a new one by nature, or by preload_vcpu().
+bool holds(const VcpuLoad& load, const kvm_msr_entry& entry, std::size_t position) {
+    if (load.preloaded != nullptr && !acts_at_once(entry.index)) {
+        const std::vector<kvm_msr_entry>& before = load.preloaded->msrs;
+        return position < before.size() && before[position].index == entry.index &&
+               before[position].data == entry.data;
+    }
+    return entry.data == 0 && std::ranges::binary_search(load.traits->zero_when_new, entry.index);
+}
+
+SavedMsrs split_msrs(std::span<const kvm_msr_entry> entries, const VcpuLoad& load) {
     SavedMsrs msrs;
     msrs.early.reserve(entries.size());
-    for (const kvm_msr_entry& entry : entries) {
-        (entry.index == msr_tsc_deadline ? msrs.deadline : msrs.early).push_back(entry);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        if (!holds(load, entries[i], i)) {
+            (entries[i].index == msr_tsc_deadline ? msrs.deadline : msrs.early)
+                .push_back(entries[i]);
+        }
     }
     return msrs;
+}
+
+template <typename T>
+bool same_bytes(const T& a, const T& b) {
+    return std::memcmp(&a, &b, sizeof(T)) == 0;
 }
 
 Status set_tsc(const kvm::Vcpu& vcpu, const VcpuStateTraits& traits, std::uint64_t offset) {
@@ -239,21 +278,44 @@ Status set_tsc(const kvm::Vcpu& vcpu, const VcpuStateTraits& traits, std::uint64
 
 } // namespace
 
-Status load_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
-    const SavedMsrs msrs = split_msrs(record.msrs);
+Status preload_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
     if (!same(record.cpuid, load.cpuid)) {
+        GODWIT_TRY(vcpu.set_cpuid(record.cpuid));
+    }
+    SavedMsrs msrs = split_msrs(record.msrs, load);
+    std::erase_if(msrs.early, [](const kvm_msr_entry& entry) { return acts_at_once(entry.index); });
+    GODWIT_TRY(vcpu.set_sregs(record.sregs));
+    GODWIT_TRY(vcpu.set_xcrs(record.xcrs));
+    GODWIT_TRY(vcpu.set_debug_registers(record.debug_registers));
+    GODWIT_TRY(set_msrs(vcpu, msrs.early));
+    return set_tsc(vcpu, *load.traits, record.tsc_offset + load.tsc_offset_change);
+}
+
+Status load_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
+    const SavedMsrs msrs = split_msrs(record.msrs, load);
+    const VcpuRecord* const before = load.preloaded;
+    if (!same(record.cpuid, before != nullptr ? std::span(before->cpuid) : load.cpuid)) {
         GODWIT_TRY(vcpu.set_cpuid(record.cpuid));
     }
     // The order matters: sregs switch the modes that decide what the rest may hold (x2APIC before
     // the LAPIC), XCR0 before the area it lays out, TSC and LAPIC before the deadline timer,
     // events and MP state last because the others may change them.
-    GODWIT_TRY(vcpu.set_sregs(record.sregs));
+    if (before == nullptr || !same_bytes(before->sregs, record.sregs)) {
+        GODWIT_TRY(vcpu.set_sregs(record.sregs));
+    }
     GODWIT_TRY(vcpu.set_regs(record.regs));
-    GODWIT_TRY(vcpu.set_xcrs(record.xcrs));
+    if (before == nullptr || !same_bytes(before->xcrs, record.xcrs)) {
+        GODWIT_TRY(vcpu.set_xcrs(record.xcrs));
+    }
     GODWIT_TRY(vcpu.set_xsave(std::as_bytes(std::span(record.xsave))));
-    GODWIT_TRY(vcpu.set_debug_registers(record.debug_registers));
+    if (before == nullptr || !same_bytes(before->debug_registers, record.debug_registers)) {
+        GODWIT_TRY(vcpu.set_debug_registers(record.debug_registers));
+    }
     GODWIT_TRY(set_msrs(vcpu, msrs.early));
-    GODWIT_TRY(set_tsc(vcpu, *load.traits, record.tsc_offset + load.tsc_offset_change));
+    if (before == nullptr || before->tsc_offset != record.tsc_offset ||
+        !load.traits->has_tsc_offset) {
+        GODWIT_TRY(set_tsc(vcpu, *load.traits, record.tsc_offset + load.tsc_offset_change));
+    }
     GODWIT_TRY(vcpu.set_lapic(record.lapic));
     GODWIT_TRY(set_msrs(vcpu, msrs.deadline));
     GODWIT_TRY(vcpu.set_events(record.events));

@@ -4,6 +4,8 @@
 #include "kvm/vcpu_kick.h"
 #include "sys/thread.h"
 
+#include <utility>
+
 namespace godwit::machine {
 
 void FirstEntry::note() noexcept {
@@ -46,8 +48,12 @@ void VcpuThread::want(Wanted wanted) {
         changed_.notify_all();
         return;
     }
-    // In the guest or serving an exit: the flag is seen by the next entry, the signal ends the
-    // present one.
+    leave_guest();
+}
+
+/// In the guest or serving an exit: the flag is seen by the next entry, the signal ends the present
+/// one.
+void VcpuThread::leave_guest() {
     vcpu_.request_exit();
     kvm::kick(thread_.native_handle());
 }
@@ -60,6 +66,43 @@ void VcpuThread::wait_parked() {
 bool VcpuThread::wait_parked_until(std::chrono::steady_clock::time_point deadline) {
     std::unique_lock lock(mutex_);
     return changed_.wait_until(lock, deadline, [this] { return parked_; });
+}
+
+void VcpuThread::begin(std::move_only_function<void()> task) {
+    const std::scoped_lock lock(mutex_);
+    GODWIT_ASSERT(!working_);
+    task_ = std::move(task);
+    working_ = true;
+    if (parked_) {
+        changed_.notify_all();
+    } else {
+        leave_guest();
+    }
+}
+
+void VcpuThread::drop_task() {
+    const std::scoped_lock lock(mutex_);
+    if (task_) {
+        task_ = nullptr;
+        working_ = false;
+    }
+}
+
+void VcpuThread::finish() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !working_; });
+}
+
+void VcpuThread::do_task(std::unique_lock<std::mutex>& lock) {
+    if (!task_) {
+        return;
+    }
+    auto task = std::exchange(task_, nullptr);
+    lock.unlock();
+    task();
+    lock.lock();
+    working_ = false;
+    changed_.notify_all();
 }
 
 sys::Moment VcpuThread::parked_at() const {
@@ -79,7 +122,11 @@ void VcpuThread::body() noexcept {
     }
     std::unique_lock lock(mutex_);
     for (;;) {
-        changed_.wait(lock, [this] { return wanted_ != Wanted::parked; });
+        changed_.wait(lock, [this] { return wanted_ != Wanted::parked || task_; });
+        do_task(lock);
+        if (wanted_ == Wanted::parked) {
+            continue;
+        }
         if (wanted_ == Wanted::gone) {
             return;
         }
@@ -87,9 +134,10 @@ void VcpuThread::body() noexcept {
         vcpu_.clear_exit_request();
         lock.unlock();
         const GuestEnd end = run_guest();
+        const sys::Moment left_at = environment_.clock->now();
         lock.lock();
         parked_ = true;
-        parked_at_ = environment_.clock->now();
+        parked_at_ = left_at;
         changed_.notify_all();
         if (end == GuestEnd::ended && wanted_ == Wanted::running) {
             wanted_ = Wanted::parked;
@@ -100,6 +148,9 @@ void VcpuThread::body() noexcept {
 VcpuThread::GuestEnd VcpuThread::run_guest() noexcept {
     ExitCounters counters{.port = port_exits_.load(std::memory_order_relaxed),
                           .memory = memory_exits_.load(std::memory_order_relaxed)};
+    if (std::exchange(stood_still_, false)) {
+        discard(vcpu_.notify_paused(), "refused until the guest uses kvmclock");
+    }
     environment_.first_entry->note();
     while (!environment_.ended->load(std::memory_order_acquire)) {
         const Result<kvm::Vcpu::RunEnd> end = vcpu_.run();

@@ -6,7 +6,9 @@
 ///
 /// The thread parks only when KVM_RUN said "interrupted", that is with every exit served and
 /// completed, or after an exit that ends the guest. Parked, its vCPU belongs to the control
-/// thread; the calls here are the control thread's, except request_pause(), which is any thread's.
+/// thread, which may also have the thread itself work on it (begin(), finish()): all vCPUs at once,
+/// and without moving them to another processor. The calls here are the control thread's, except
+/// request_pause(), which is any thread's.
 
 #include "kvm/vcpu.h"
 #include "machine/vcpu_exits.h"
@@ -15,6 +17,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -61,8 +64,18 @@ class VcpuThread {
     void wait_parked();
     /// False if it is not by `deadline`.
     [[nodiscard]] bool wait_parked_until(std::chrono::steady_clock::time_point deadline);
-    /// When it parked last.
+    /// When it last left the guest to park.
     [[nodiscard]] sys::Moment parked_at() const;
+    /// Has the thread run `task`, which may use its vCPU. A vCPU in the guest leaves it for that
+    /// and enters it again afterwards, unless a pause was requested. One task at a time; what it
+    /// refers to lives until finish() has returned.
+    void begin(std::move_only_function<void()> task);
+    /// Forgets a task that has not begun.
+    void drop_task();
+    /// Waits for the task's end.
+    void finish();
+    /// At the next resume, tells the guest's watchdogs that it stood still. At rest only.
+    void tell_it_stood_still() noexcept { stood_still_ = true; }
 
     /// At rest only.
     [[nodiscard]] kvm::Vcpu& vcpu() noexcept { return vcpu_; }
@@ -78,6 +91,8 @@ class VcpuThread {
     enum class GuestEnd : std::uint8_t { paused, ended };
     [[nodiscard]] GuestEnd run_guest() noexcept;
     void want(Wanted wanted);
+    void leave_guest();
+    void do_task(std::unique_lock<std::mutex>& lock);
 
     kvm::Vcpu vcpu_;
     Environment environment_;
@@ -86,9 +101,12 @@ class VcpuThread {
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    Wanted wanted_ = Wanted::parked; ///< Guarded by mutex_.
-    bool parked_ = true;             ///< Guarded by mutex_.
-    sys::Moment parked_at_;          ///< Guarded by mutex_.
+    Wanted wanted_ = Wanted::parked;       ///< Guarded by mutex_.
+    bool parked_ = true;                   ///< Guarded by mutex_.
+    bool stood_still_ = false;             ///< Of whoever has the vCPU.
+    std::move_only_function<void()> task_; ///< Guarded by mutex_.
+    bool working_ = false;                 ///< A task waits or runs. Guarded by mutex_.
+    sys::Moment parked_at_;                ///< Guarded by mutex_.
 
     std::jthread thread_; ///< Last: it uses everything above.
 };

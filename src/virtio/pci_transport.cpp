@@ -118,7 +118,7 @@ Status PciTransport::build(bus::MsiRouter& msi_router) {
                      "a virtio device with " + std::to_string(queues) + " queues");
     }
     for (std::size_t i = 0; i < queues; ++i) {
-        doorbells_.push_back(GODWIT_TRY(sys::EventFd::create()));
+        doorbells_.push_back(GODWIT_TRY(registrar_.create_event()));
     }
     doorbell_registered_.resize(queues);
     const Gpa bar = GODWIT_TRY(bus_.take_bar_address(bar_bytes));

@@ -56,6 +56,18 @@ Status BackEnds::add_net(const NetSpec& net, std::vector<sys::Fd> queues) {
     return ok();
 }
 
+std::vector<sys::EventLoop::Hold> BackEnds::hold_loops() {
+    std::vector<sys::EventLoop::Hold> holds;
+    holds.push_back(common_->loop().hold());
+    for (DiskBackEnd& disk : disks_) {
+        holds.push_back(disk.thread->loop().hold());
+    }
+    for (NetBackEnd& net : nets_) {
+        holds.push_back(net.thread->loop().hold());
+    }
+    return holds;
+}
+
 BackEnds::~BackEnds() {
     for (DiskBackEnd& back_end : disks_) {
         if (back_end.disk != nullptr) {

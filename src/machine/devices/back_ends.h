@@ -43,6 +43,8 @@ class BackEnds {
     [[nodiscard]] sys::EventLoop& net_loop(std::size_t net) { return nets_[net].thread->loop(); }
     /// Conflict if it has been taken.
     [[nodiscard]] Result<sys::Tap> take_tap(std::size_t net);
+    /// Brings every loop's thread to rest, so that this thread can do their work (EventLoop::Hold).
+    [[nodiscard]] std::vector<sys::EventLoop::Hold> hold_loops();
     /// For console, entropy, balloon and timers.
     [[nodiscard]] sys::EventLoop& common_loop() { return common_->loop(); }
 
