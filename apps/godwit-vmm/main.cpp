@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/version.h"
+#include "sys/prefault.h"
 #include "vmm/service.h"
 
 #include <CLI/CLI.hpp>
@@ -27,6 +28,7 @@ int serve(godwit::vmm::Options options) {
 } // namespace
 
 int main(int argc, char** argv) {
+    godwit::sys::keep_freed_memory();
     godwit::vmm::Options options;
     std::string instance;
     std::string level = "info";

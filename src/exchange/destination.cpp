@@ -6,6 +6,7 @@
 #include "exchange/frames.h"
 #include "state/section_check.h"
 #include "sys/mapping.h"
+#include "sys/prefault.h"
 
 #include <fcntl.h>
 
@@ -81,6 +82,9 @@ Result<Standing> build(Offer offer, DestinationParts& parts) {
                                                       machine::RamMapping::shared,
                                                       std::move(parts.events),
                                                       parts.clock));
+    GODWIT_TRY(machine->prewire(offer.wiring));
+    sys::prefault_process();
+    discard(state_buffer.populate(state_bytes_usual), "then it faults as it is read");
     return Standing{.spec = std::move(spec),
                     .record = std::move(record),
                     .source = {.owner = handover::InstanceId{offer.instance}, .epoch = offer.epoch},
@@ -100,13 +104,18 @@ Result<state::SavedState> read_state(const Standing& standing, std::uint64_t byt
     return state::SavedState::decode(copy);
 }
 
-Status load(Standing& standing, TakeOver take_over, const DestinationParts& parts) {
+Status
+load(Standing& standing, TakeOver take_over, const DestinationParts& parts, sys::TimeLine& times) {
     state::SavedState saved = GODWIT_TRY(read_state(standing, take_over.state_bytes));
     state::Section endpoints = GODWIT_TRY(saved.take(parts.endpoints_section.id()));
     fault_point("exchange.destination.load");
-    GODWIT_TRY(standing.machine->load(std::move(saved), machine::Machine::ClockPolicy::running));
-    return parts.adopt_endpoints(
-        standing.spec, std::move(endpoints), std::move(take_over.descriptors));
+    times.mark("decode");
+    const auto wait_for_endpoints = GODWIT_TRY(parts.adopt_endpoints(
+        standing.spec, std::move(endpoints), std::move(take_over.descriptors)));
+    GODWIT_TRY(standing.machine->load(
+        std::move(saved), {.clock = machine::Machine::ClockPolicy::running, .times = &times}));
+    wait_for_endpoints();
+    return ok();
 }
 
 /// Tells the source why not; the error goes on to our own caller.
@@ -120,6 +129,26 @@ Result<T> tell(const sys::MessageSocket& source, Result<T> result) {
     return result;
 }
 
+/// Takes previews of the state until the machine itself comes.
+Result<TakeOver> await_take_over(Standing& standing, const sys::MessageSocket& source) {
+    for (;;) {
+        WireMessage message = GODWIT_TRY(receive(source, take_over_timeout));
+        if (auto* take_over = std::get_if<TakeOver>(&message)) {
+            return std::move(*take_over);
+        }
+        const auto* preview = std::get_if<Preview>(&message);
+        if (preview == nullptr) {
+            return Error(ErrorCode::corrupt,
+                         "the source sent message " + std::to_string(message.index()) +
+                             " out of order");
+        }
+        fault_point("exchange.destination.preload");
+        GODWIT_TRY(
+            standing.machine->preload(GODWIT_TRY(read_state(standing, preview->state_bytes))));
+        GODWIT_TRY(send(source, Previewed{}));
+    }
+}
+
 } // namespace
 
 Result<std::pair<TakenMachine, std::vector<Frame>>>
@@ -127,6 +156,7 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     Hello hello{.instance = parts.self.value,
                 .version = std::string(version()),
                 .build_id = std::string(build_id()),
+                .takes_previews = true,
                 .sections = {}};
     for (const state::SectionType& type : known_sections(parts)) {
         hello.sections.push_back({.name = std::string(type.name), .version = type.version});
@@ -137,8 +167,10 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     Standing standing = GODWIT_TRY(tell(source, build(std::move(offer), parts)));
     GODWIT_TRY(send(source, Prepared{}));
     fault_point("exchange.destination.prepared");
-    TakeOver take_over = GODWIT_TRY(expect<TakeOver>(source, take_over_timeout));
-    GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts)));
+    TakeOver take_over = GODWIT_TRY(tell(source, await_take_over(standing, source)));
+    sys::TimeLine times(parts.clock);
+    times.mark("hand over");
+    GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts, times)));
     fault_point("exchange.destination.claim");
     // The commit: from here the source does not run the guest again by itself.
     const handover::Ownership claimed =
@@ -153,9 +185,13 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
         GODWIT_TRY(tell(source, standing.machine->start()));
         first_entry_at = standing.machine->first_entry_at();
     }
-    const Running running{.epoch = mine.epoch,
-                          .claimed_at_ns = claimed_at.time_since_epoch().count(),
-                          .first_entry_ns = first_entry_at.time_since_epoch().count()};
+    Running running{.epoch = mine.epoch,
+                    .claimed_at_ns = claimed_at.time_since_epoch().count(),
+                    .first_entry_ns = first_entry_at.time_since_epoch().count()};
+    for (const auto& mark : times.marks()) {
+        running.marks.push_back(
+            {.name = std::string(mark.name), .at_ns = mark.at.time_since_epoch().count()});
+    }
     discard(send(source, running), "the source may have died after its offer; the guest runs here");
     return std::pair(TakenMachine{.machine = std::move(standing.machine),
                                   .record = std::move(standing.record),

@@ -24,10 +24,10 @@
 
 namespace godwit::exchange {
 
-/// What is to be taken besides the machine, before it runs: consoles. An error refuses the
-/// exchange.
-using AdoptEndpoints =
-    std::function<Status(const machine::MachineSpec&, state::Section, sys::FdManifest)>;
+/// What is to be taken besides the machine, before it runs: consoles. Begins it; the value waits
+/// for its end. An error refuses the exchange.
+using AdoptEndpoints = std::function<Result<std::function<void()>>(
+    const machine::MachineSpec&, state::Section, sys::FdManifest)>;
 
 struct DestinationParts {
     handover::InstanceId self;

@@ -25,6 +25,7 @@ struct Parcel {
     Offer offer;
     TakeOver take_over;
     sys::MappedRegion state_buffer;
+    bool previews_wanted = false; ///< By the successor.
 };
 
 /// The machine itself, for the engine.
@@ -38,7 +39,7 @@ class ExchangedMachine final : public handover::SourceMachine {
     Status quiesce(std::chrono::milliseconds limit) override {
         return machine_.quiesce_devices(limit);
     }
-    Status pause(std::chrono::milliseconds limit) override { return machine_.pause(limit); }
+    Status pause(std::chrono::milliseconds limit) override { return machine_.pause_to_save(limit); }
     Status resume() override { return was_running_ ? machine_.start() : ok(); }
     [[nodiscard]] sys::Moment stopped_at() const override { return machine_.vcpus_stopped_at(); }
 
@@ -69,6 +70,7 @@ class DescriptorCarrier final : public handover::Carrier {
             GODWIT_TRY(
                 parcel_.offer.descriptors.add(std::move(resource.name), std::move(resource.fd)));
         }
+        parcel_.offer.wiring = machine_.wiring();
         parcel_.offer.frames = sample_frames(machine_.memory(), frames_sampled_default);
         return ok();
     }
@@ -127,8 +129,9 @@ class EndpointCarrier final : public handover::Carrier {
 /// Processor and device state: one record in memory both ends map.
 class StateCarrier final : public handover::Carrier {
   public:
-    StateCarrier(machine::Machine& machine, const Endpoints& endpoints, Parcel& parcel)
-        : machine_(machine), endpoints_(endpoints), parcel_(parcel) {}
+    StateCarrier(const SourceParts& parts, const sys::MessageSocket& successor, Parcel& parcel)
+        : machine_(parts.machine), endpoints_(parts.endpoints), cancel_(parts.cancel),
+          successor_(successor), limit_(parts.limits.prepare_timeout), parcel_(parcel) {}
     [[nodiscard]] std::string_view resource() const noexcept override { return "state"; }
     /// Those of the machine are asked by the engine itself.
     [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
@@ -141,21 +144,25 @@ class StateCarrier final : public handover::Carrier {
         }
         parcel_.state_buffer = GODWIT_TRY(
             sys::MappedRegion::create(buffer, 0, state_buffer_bytes, sys::MapMode::shared));
+        // Touched now, not in the pause.
+        discard(parcel_.state_buffer.populate(state_bytes_usual),
+                "then it faults as it is written");
         return parcel_.offer.descriptors.add("state", std::move(buffer));
     }
-    Result<handover::Remaining> sync() override { return handover::Remaining{}; }
+    /// Once: most of a vCPU's state stays as it is, so the successor sets it in advance.
+    Result<handover::Remaining> sync() override {
+        if (parcel_.previews_wanted && !std::exchange(previewed_, true)) {
+            const std::uint64_t bytes = GODWIT_TRY(write(GODWIT_TRY(machine_.preview())));
+            GODWIT_TRY(send(successor_, Preview{.state_bytes = bytes}));
+            GODWIT_TRY(expect<Previewed>(successor_, limit_, cancel_.fd()));
+        }
+        return handover::Remaining{};
+    }
 
     Status carry_paused() override {
         state::SavedState saved = GODWIT_TRY(machine_.save());
         GODWIT_TRY(saved.add(endpoints_));
-        const std::string bytes = saved.encode();
-        if (bytes.size() > parcel_.state_buffer.size()) {
-            return Error(ErrorCode::resource_exhausted,
-                         "the state of " + std::to_string(bytes.size()) +
-                             " bytes exceeds its buffer");
-        }
-        std::memcpy(parcel_.state_buffer.data(), bytes.data(), bytes.size());
-        parcel_.take_over.state_bytes = bytes.size();
+        parcel_.take_over.state_bytes = GODWIT_TRY(write(saved));
         return ok();
     }
     Status settle() override { return ok(); }
@@ -167,9 +174,24 @@ class StateCarrier final : public handover::Carrier {
     }
 
   private:
+    [[nodiscard]] Result<std::uint64_t> write(const state::SavedState& saved) const {
+        const std::string bytes = saved.encode();
+        if (bytes.size() > parcel_.state_buffer.size()) {
+            return Error(ErrorCode::resource_exhausted,
+                         "the state of " + std::to_string(bytes.size()) +
+                             " bytes exceeds its buffer");
+        }
+        std::memcpy(parcel_.state_buffer.data(), bytes.data(), bytes.size());
+        return bytes.size();
+    }
+
     machine::Machine& machine_;
     const Endpoints& endpoints_;
+    const sys::Cancel& cancel_;
+    const sys::MessageSocket& successor_;
+    const std::chrono::milliseconds limit_;
     Parcel& parcel_;
+    bool previewed_ = false;
 };
 
 /// The successor process at the other end of the socket.
@@ -181,6 +203,7 @@ class Successor final : public handover::Destination {
     Status introduce(std::vector<std::string>& blockers,
                      std::chrono::milliseconds timeout) override {
         hello_ = GODWIT_TRY(expect<Hello>(socket_, timeout, cancel_.fd()));
+        parcel_.previews_wanted = hello_.takes_previews;
         if (hello_.protocol != protocol_version) {
             blockers.push_back("the successor speaks handover protocol " +
                                std::to_string(hello_.protocol) + ", this build " +
@@ -204,12 +227,17 @@ class Successor final : public handover::Destination {
     }
 
     Result<handover::Resumed> await_resumed(std::chrono::milliseconds timeout) override {
-        const Running running = GODWIT_TRY(expect<Running>(socket_, timeout));
-        return handover::Resumed{
+        Running running = GODWIT_TRY(expect<Running>(socket_, timeout));
+        handover::Resumed resumed{
             .ownership = {.owner = handover::InstanceId{hello_.instance}, .epoch = running.epoch},
             .claimed_at = sys::Moment(sys::Nanoseconds(running.claimed_at_ns)),
             .first_entry_at = sys::Moment(sys::Nanoseconds(running.first_entry_ns)),
             .entered = running.first_entry_ns != 0};
+        for (Mark& mark : running.marks) {
+            resumed.marks.emplace_back(std::move(mark.name),
+                                       sys::Moment(sys::Nanoseconds(mark.at_ns)));
+        }
+        return resumed;
     }
 
     Result<handover::Settled> settle(std::chrono::milliseconds timeout) override {
@@ -289,7 +317,7 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
     ExchangedMachine machine(parts.machine);
     DescriptorCarrier descriptors(parts.machine, parcel);
     EndpointCarrier endpoints(parts.endpoints, parcel);
-    StateCarrier state(parts.machine, parts.endpoints, parcel);
+    StateCarrier state(parts, successor, parcel);
     const std::array<handover::Carrier*, 3> carriers{&descriptors, &endpoints, &state};
     Successor destination(successor, parcel, parts.cancel);
     report = handover::run_handover({.machine = machine,

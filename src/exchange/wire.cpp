@@ -40,6 +40,7 @@ void put(const Hello& from, state::HandoverMessage& to) {
     hello.set_instance(from.instance);
     hello.set_version(from.version);
     hello.set_build_id(from.build_id);
+    hello.set_takes_previews(from.takes_previews);
     put_sections(from.sections, *hello.mutable_sections());
 }
 
@@ -57,6 +58,15 @@ void put(const Offer& from, state::HandoverMessage& to) {
         sampled.set_page(frame.page);
         sampled.set_host_frame(frame.host_frame);
     }
+    for (const auto& route : from.wiring.routes) {
+        auto& out = *offer.add_routes();
+        out.set_set(route.has_value());
+        out.set_address(route.value_or(bus::MsiMessage{}).address);
+        out.set_data(route.value_or(bus::MsiMessage{}).data);
+    }
+    for (const auto& doorbell : from.wiring.doorbells) {
+        offer.add_doorbells()->set_address(doorbell.value_or(Gpa{0}).value);
+    }
 }
 
 void put(const TakeOver& from, state::HandoverMessage& to) {
@@ -70,6 +80,11 @@ void put(const Running& from, state::HandoverMessage& to) {
     running.set_epoch(from.epoch);
     running.set_claimed_at_ns(from.claimed_at_ns);
     running.set_first_entry_ns(from.first_entry_ns);
+    for (const Mark& mark : from.marks) {
+        auto& out = *running.add_marks();
+        out.set_name(mark.name);
+        out.set_at_ns(mark.at_ns);
+    }
 }
 
 state::HandoverMessage to_proto(const WireMessage& message) {
@@ -77,6 +92,10 @@ state::HandoverMessage to_proto(const WireMessage& message) {
     std::visit(Overloaded{
                    [&](const Prepared&) { proto.mutable_prepared(); },
                    [&](const Settle&) { proto.mutable_settle(); },
+                   [&](const Preview& from) {
+                       proto.mutable_preview()->set_state_bytes(from.state_bytes);
+                   },
+                   [&](const Previewed&) { proto.mutable_previewed(); },
                    [&](const SettleAnswer& from) {
                        proto.mutable_settled()->set_frames_sampled(from.frames_sampled);
                        proto.mutable_settled()->set_frames_identical(from.frames_identical);
@@ -133,12 +152,16 @@ Result<WireMessage> hello_from(const state::Hello& from) {
                              .instance = from.instance(),
                              .version = from.version(),
                              .build_id = from.build_id(),
+                             .takes_previews = from.takes_previews(),
                              .sections = std::move(sections)});
 }
 
 Result<WireMessage> offer_from(const state::Offer& from, std::vector<sys::Fd> fds) {
-    if (from.frames_size() > static_cast<int>(frames_max)) {
-        return Error(ErrorCode::corrupt, "the offer names more frames than the limit");
+    if (from.frames_size() > static_cast<int>(frames_max) ||
+        from.routes_size() > static_cast<int>(machine::Wiring::vectors_max) ||
+        from.doorbells_size() > static_cast<int>(machine::Wiring::doorbells_max)) {
+        return Error(ErrorCode::corrupt,
+                     "the offer names more frames, routes or doorbells than its limits");
     }
     // Before the offer: GCC 12 leaks the members made so far if an initialiser returns.
     auto sections = GODWIT_TRY(sections_from(from.sections()));
@@ -153,7 +176,33 @@ Result<WireMessage> offer_from(const state::Offer& from, std::vector<sys::Fd> fd
     for (const state::Frame& frame : from.frames()) {
         offer.frames.push_back({.page = frame.page(), .host_frame = frame.host_frame()});
     }
+    for (const state::Route& route : from.routes()) {
+        offer.wiring.routes.emplace_back();
+        if (route.set()) {
+            offer.wiring.routes.back() = {.address = route.address(), .data = route.data()};
+        }
+    }
+    for (const state::Doorbell& doorbell : from.doorbells()) {
+        offer.wiring.doorbells.emplace_back();
+        if (doorbell.address() != 0) {
+            offer.wiring.doorbells.back() = Gpa{doorbell.address()};
+        }
+    }
     return WireMessage(std::move(offer));
+}
+
+Result<WireMessage> running_from(const state::Running& from) {
+    Running running{.epoch = from.epoch(),
+                    .claimed_at_ns = from.claimed_at_ns(),
+                    .first_entry_ns = from.first_entry_ns()};
+    if (from.marks_size() > static_cast<int>(marks_max)) {
+        return Error(ErrorCode::corrupt, "the peer sent more marks than its limit");
+    }
+    for (const state::Mark& mark : from.marks()) {
+        running.marks.push_back(
+            {.name = mark.name().substr(0, mark_name_bytes_max), .at_ns = mark.at_ns()});
+    }
+    return WireMessage(std::move(running));
 }
 
 ErrorCode code_from(std::uint32_t number) noexcept {
@@ -176,14 +225,16 @@ Result<WireMessage> decode(sys::Message packet) {
         return offer_from(proto.offer(), std::move(packet.fds));
     case Body::kPrepared:
         return WireMessage(Prepared{});
+    case Body::kPreview:
+        return WireMessage(Preview{.state_bytes = proto.preview().state_bytes()});
+    case Body::kPreviewed:
+        return WireMessage(Previewed{});
     case Body::kTakeOver:
         return WireMessage(TakeOver{.state_bytes = proto.take_over().state_bytes(),
                                     .descriptors = GODWIT_TRY(take_descriptors(
                                         proto.take_over().descriptors(), std::move(packet.fds)))});
     case Body::kRunning:
-        return WireMessage(Running{.epoch = proto.running().epoch(),
-                                   .claimed_at_ns = proto.running().claimed_at_ns(),
-                                   .first_entry_ns = proto.running().first_entry_ns()});
+        return running_from(proto.running());
     case Body::kSettle:
         return WireMessage(Settle{});
     case Body::kSettled:

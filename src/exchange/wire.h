@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/result.h"
+#include "machine/wiring.h"
 #include "sys/fd_manifest.h"
 #include "sys/unix_socket.h"
 
@@ -18,6 +19,8 @@ namespace godwit::exchange {
 
 inline constexpr std::uint32_t protocol_version = 1;
 inline constexpr std::uint64_t state_buffer_bytes = 64ULL << 20U;
+/// What is touched before the pause; a state may be larger.
+inline constexpr std::uint64_t state_bytes_usual = 256ULL << 10U;
 inline constexpr std::size_t frames_max = 1024;
 
 struct SectionKind {
@@ -31,6 +34,7 @@ struct Hello {
     std::uint32_t instance = 0;
     std::string version;
     std::string build_id;
+    bool takes_previews = false;
     std::vector<SectionKind> sections; ///< What it reads; empty from builds that do not say it.
 };
 
@@ -49,20 +53,37 @@ struct Offer {
     std::string spec_json;
     std::vector<SectionKind> sections;
     std::vector<Frame> frames;
+    machine::Wiring wiring;
     sys::FdManifest descriptors;
 };
 
 struct Prepared {};
+
+/// What the vCPUs' state was a moment ago lies in the state buffer.
+struct Preview {
+    std::uint64_t state_bytes = 0;
+};
+
+struct Previewed {};
 
 struct TakeOver {
     std::uint64_t state_bytes = 0;
     sys::FdManifest descriptors;
 };
 
+/// What had been done when, for the report.
+struct Mark {
+    std::string name;
+    std::int64_t at_ns = 0;
+};
+inline constexpr std::size_t marks_max = 64;
+inline constexpr std::size_t mark_name_bytes_max = 32;
+
 struct Running {
     std::uint32_t epoch = 0;
     std::int64_t claimed_at_ns = 0;
     std::int64_t first_entry_ns = 0; ///< 0 if the guest is paused and was not entered.
+    std::vector<Mark> marks;
 };
 
 struct Settle {};
@@ -81,8 +102,17 @@ struct Abort {
     std::string reason;
 };
 
-using WireMessage =
-    std::variant<Hello, Offer, Prepared, TakeOver, Running, Settle, SettleAnswer, Failed, Abort>;
+using WireMessage = std::variant<Hello,
+                                 Offer,
+                                 Prepared,
+                                 TakeOver,
+                                 Running,
+                                 Settle,
+                                 SettleAnswer,
+                                 Failed,
+                                 Abort,
+                                 Preview,
+                                 Previewed>;
 
 [[nodiscard]] Status send(const sys::MessageSocket& socket, const WireMessage& message);
 /// The next message. A Failed or Abort of the peer comes back as an Error, unless asked for.

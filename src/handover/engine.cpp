@@ -2,6 +2,7 @@
 
 #include "base/fault_point.h"
 #include "base/log.h"
+#include "sys/time_line.h"
 
 // clang-format off
 /// Steps of the source, each with its undo. Numbers stand in fault points ("handover.source.5"), names in
@@ -30,7 +31,8 @@ namespace {
 class SourceRun {
   public:
     SourceRun(HandoverParts parts, Report report)
-        : parts_(std::move(parts)), report_(std::move(report)), times_(parts_.clock) {}
+        : parts_(std::move(parts)), report_(std::move(report)), times_(parts_.clock),
+          pause_times_(parts_.clock) {}
 
     Report run() {
         report_.before = parts_.record.read();
@@ -149,9 +151,11 @@ class SourceRun {
     Status pause() {
         enter(Phase::pause, "pause");
         GODWIT_TRY(parts_.machine.pause(GODWIT_TRY(time_left())));
+        pause_times_.mark("stop");
         step("carry");
         for (Carrier* carrier : parts_.carriers) {
             GODWIT_TRY(carrier->carry_paused().with_context(carrier->resource()));
+            pause_times_.mark(carrier->resource());
         }
         return ok();
     }
@@ -201,6 +205,7 @@ class SourceRun {
         if (resumed_.entered) {
             report_.blackout_us =
                 sys::microseconds_between(parts_.machine.stopped_at(), resumed_.first_entry_at);
+            list_blackout_parts();
             times_.shift(
                 Phase::commit, Phase::resume, resumed_.first_entry_at - resumed_.claimed_at);
         }
@@ -223,6 +228,24 @@ class SourceRun {
         } else {
             log::warn("settle_unanswered", {{"reason", checks.error().to_string()}});
         }
+    }
+
+    /// From the marks of both sides. The peer's are only shown, so they need not make sense.
+    void list_blackout_parts() {
+        sys::Moment last = parts_.machine.stopped_at();
+        const auto add = [&](std::string name, sys::Moment at) {
+            report_.blackout_parts_us.emplace_back(std::move(name),
+                                                   sys::microseconds_between(last, at));
+            last = at;
+        };
+        for (const auto& mark : pause_times_.marks()) {
+            add(std::string(mark.name), mark.at);
+        }
+        for (auto& [name, at] : resumed_.marks) {
+            add(std::move(name), at);
+        }
+        add("claim", resumed_.claimed_at);
+        add("enter", resumed_.first_entry_at);
     }
 
     void roll_back(const Error& error) {
@@ -265,6 +288,7 @@ class SourceRun {
     HandoverParts parts_;
     Report report_;
     PhaseTimes times_;
+    sys::TimeLine pause_times_;
     Resumed resumed_;
     sys::Moment stands_since_; ///< When the devices were told to come to rest.
     std::string_view step_;

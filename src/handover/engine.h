@@ -46,6 +46,8 @@ struct Resumed {
     sys::Moment first_entry_at;
     /// False if the guest was paused before and stays so: no blackout to speak of.
     bool entered = true;
+    /// What it had done when, in order, between the offer and the claim.
+    std::vector<std::pair<std::string, sys::Moment>> marks;
 };
 
 struct Settled {

@@ -45,6 +45,10 @@ std::string to_json(const Report& report) {
                              {"carrier", carried.carrier},
                              {"bytes_copied", carried.bytes_copied}});
     }
+    nlohmann::ordered_json parts = nlohmann::ordered_json::array();
+    for (const auto& [what, time_us] : report.blackout_parts_us) {
+        parts.push_back({{"part", what}, {"us", time_us}});
+    }
     nlohmann::ordered_json json = {
         {"operation", report.operation},
         {"machine", report.machine},
@@ -54,6 +58,7 @@ std::string to_json(const Report& report) {
         {"epochs", {report.before.epoch, report.after.epoch}},
         {"phases_us", phases},
         {"blackout_us", report.blackout_us},
+        {"blackout_parts_us", parts},
         {"resources", resources},
         {"guest_bytes_copied", report.guest_bytes_copied},
         {"state_bytes", report.state_bytes},

@@ -47,6 +47,8 @@ struct Report {
     std::array<std::int64_t, phase_count> phase_us{};
     /// Last vCPU out at the source until first vCPU in at the destination; -1 if there was none.
     std::int64_t blackout_us = -1;
+    /// What the blackout consists of, in order: what was done, microseconds.
+    std::vector<std::pair<std::string, std::int64_t>> blackout_parts_us;
     std::vector<CarriedResource> resources;
     std::uint64_t guest_bytes_copied = 0; ///< Counted by the carriers of everything but the state.
     std::uint64_t state_bytes = 0;

@@ -3,6 +3,8 @@
 #include "state/consoles.pb.h"
 #include "state/section_codec.h"
 
+#include <latch>
+
 namespace godwit::vmm {
 
 Consoles::Consoles(sys::EventLoop& loop, const machine::MachineSpec& spec, Input input)
@@ -140,7 +142,8 @@ Result<ConsolePortState> port_from(const state::ConsolePort& saved, sys::FdManif
 
 } // namespace
 
-Status Consoles::adopt(const state::Section& saved, sys::FdManifest descriptors) {
+Result<std::function<void()>> Consoles::adopt(const state::Section& saved,
+                                              sys::FdManifest descriptors) {
     const auto message = GODWIT_TRY(state::decode_section<state::Consoles>(section, saved));
     std::map<std::string, ConsolePortState> states;
     for (const state::ConsolePort& port : message.ports()) {
@@ -150,12 +153,14 @@ Status Consoles::adopt(const state::Section& saved, sys::FdManifest descriptors)
         }
         states[port.name()] = GODWIT_TRY(port_from(port, descriptors));
     }
-    loop_.run_and_wait([&] {
-        for (auto& [name, state] : states) {
+    const auto taken = std::make_shared<std::latch>(1);
+    loop_.post([this, taken, ports = std::move(states)]() mutable {
+        for (auto& [name, state] : ports) {
             ports_.find(name)->second->adopt(std::move(state));
         }
+        taken->count_down();
     });
-    return ok();
+    return std::function<void()>([taken] { taken->wait(); });
 }
 
 } // namespace godwit::vmm

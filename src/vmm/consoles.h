@@ -42,8 +42,10 @@ class Consoles final : public exchange::Endpoints {
     [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override;
     [[nodiscard]] std::string save_blocker() const override { return {}; }
-    /// Takes what a predecessor saved; frozen until thaw().
-    [[nodiscard]] Status adopt(const state::Section& saved, sys::FdManifest descriptors);
+    /// Checks what a predecessor saved and begins to take it, frozen until thaw(); the value waits
+    /// until it is taken. Not on the loop's thread, which must run.
+    [[nodiscard]] Result<std::function<void()>> adopt(const state::Section& saved,
+                                                      sys::FdManifest descriptors);
 
   private:
     sys::EventLoop& loop_;

@@ -164,7 +164,8 @@ Status Service::begin_restored() {
                                                      : machine::RamMapping::private_copy;
     machine_ = GODWIT_TRY(machine::Machine::build(
         snapshot.spec, std::move(resources), mapping, machine_events(), clock_));
-    return machine_->load(std::move(snapshot.state), machine::Machine::ClockPolicy::frozen);
+    return machine_->load(std::move(snapshot.state),
+                          {.clock = machine::Machine::ClockPolicy::frozen});
 }
 
 Status Service::begin_incoming() {
@@ -176,7 +177,7 @@ Status Service::begin_incoming() {
                                                  .events = machine_events(),
                                                  .adopt_endpoints =
                                                      [this](const machine::MachineSpec& spec,
-                                                            state::Section section,
+                                                            const state::Section& section,
                                                             sys::FdManifest descriptors) {
                                                          make_consoles(spec);
                                                          return consoles_->adopt(
