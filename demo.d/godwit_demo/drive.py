@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 
+from . import autopsy
 from .console import Console
 from .heartbeat import Peer
 from .loop import Late, Loop
@@ -184,6 +185,8 @@ def main(path) -> int:
     except Exception:
         drive.result["failure"] = traceback.format_exc()
     finally:
+        if drive.result["failure"]:
+            autopsy.write(drive.machine.run_directory, os.path.join(drive.out, "autopsy.txt"))
         drive.close()
         with open(os.path.join(job["out"], "result.json"), "w") as file:
             json.dump(drive.result, file)

@@ -63,6 +63,11 @@ class Machine:
             raise Failed(f"'godwit {words[0]}' ended with exit code {answer['exit_code']}: {reason[-600:]}")
         return answer
 
+    @property
+    def run_directory(self) -> str:
+        """Where godwit keeps sockets and records of this run."""
+        return self._run_dir
+
     def console_path(self, port) -> str:
         """Socket of a console port, "serial" or "virtio"."""
         return os.path.join(self._run_dir, "machines", self.name, f"console-{port}.sock")
