@@ -102,7 +102,7 @@ void RecoverRun::judge() {
 /// Its owner may have run the guest: there is no other copy, whatever else is found.
 void RecoverRun::judge_running(const MachineEntry& entry, const handover::Ownership& now) {
     const std::shared_ptr<VmmInstance> holder = entry.living(now.owner);
-    if (before_.tenure == handover::Tenure::claimed) {
+    if (holder != nullptr && before_.tenure == handover::Tenure::claimed) {
         finish(End::good, "finished_forward", epoch_text(now) + " went on by itself and runs it");
         return;
     }

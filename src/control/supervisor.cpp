@@ -292,7 +292,8 @@ void Supervisor::end_without_owner(const MachineEntry& entry) {
     const handover::Ownership now = entry.record->read();
     fault_point("control.end_without_owner");
     // From here a claim on what the dead owner has offered fails.
-    if (entry.living(now.owner) != nullptr || !entry.record->transfer(now, now.owner).has_value()) {
+    if (now.tenure == handover::Tenure::claimed || entry.living(now.owner) != nullptr ||
+        !entry.record->transfer(now, now.owner).has_value()) {
         log::warn("owner_is_silent",
                   {{"machine", entry.document.name}, {"owner", to_string(now.owner)}});
         return;
