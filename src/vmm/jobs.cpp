@@ -117,9 +117,10 @@ void Service::exchanged(const handover::Report& report,
         return;
     }
     role_ = Role::retired;
-    // Only an unconfirmed claim can be reversed, whatever the record said when it was read.
+    // Only the unconfirmed claim on our own offer can be reversed, whatever the record said when it
+    // was read: a later claim is another owner's to take back.
     lost_to_ = handover::Ownership{.owner = report.after.owner,
-                                   .epoch = report.after.epoch,
+                                   .epoch = report.before.epoch + 1,
                                    .tenure = handover::Tenure::claimed};
     ran_before_ = state_ == RunState::running;
     job_done();
