@@ -51,6 +51,7 @@ Status ExchangeRun::launch() {
         return Error(ErrorCode::conflict,
                      "the VMM of machine '" + machine_ + "' has not handed out its owner record");
     }
+    epoch_ = record_->read().epoch;
     auto [successor_end, source_end] = GODWIT_TRY(sys::MessageSocket::pair());
     const VmmLaunch options{.program = request_.program,
                             .machine = machine_,
@@ -87,7 +88,9 @@ void ExchangeRun::successor_ready(const Status& outcome) {
     const std::weak_ptr<ExchangeRun> weak = weak_from_this();
     source_->call(
         "exchange",
-        {{"deadline_ms", request_.deadline.count()}, {"prepare_ms", request_.prepare.count()}},
+        {{"deadline_ms", request_.deadline.count()},
+         {"prepare_ms", request_.prepare.count()},
+         {"epoch", epoch_}},
         request_.deadline + request_.prepare + answer_grace,
         Reply<Json>([weak](Result<Json> answer) {
             if (const auto self = weak.lock()) {
@@ -134,7 +137,8 @@ bool ExchangeRun::fence() {
             return false;
         }
         fault_point("control.exchange.fence");
-        // The next epoch for the same owner: a claim on what was offered fails from here.
+        // The next epoch for the same owner: from here a claim on what was offered fails, and a
+        // source that has not begun yet does not begin.
         if (!successor_->alive() || record_->transfer(now, now.owner).has_value()) {
             return true;
         }

@@ -71,6 +71,7 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     std::shared_ptr<VmmInstance> successor_;
     std::shared_ptr<VmmInstance> loser_;
     std::shared_ptr<handover::OwnerRecord> record_; ///< Null only before launch().
+    std::uint32_t epoch_ = 0; ///< Of the record when the exchange was asked for.
     bool waited_for_claim_ = false;
     std::optional<Error> unresolved_; ///< Why there is no report, while resolving.
     sys::Fd source_end_;           ///< The predecessor's end of the connection, until it is sent.

@@ -292,9 +292,8 @@ std::vector<SectionKind> sections_of(const SourceParts& parts) {
 
 /// The part of the offer that needs no carrier.
 Status begin_offer(const SourceParts& parts, Parcel& parcel) {
-    const handover::Ownership now = parts.record.read();
     parcel.offer.instance = parts.self.value;
-    parcel.offer.epoch = now.epoch;
+    parcel.offer.epoch = parts.expected.epoch;
     parcel.offer.paused = !parts.machine.running();
     parcel.offer.spec_json = machine::to_json(parts.machine.spec());
     parcel.offer.sections = sections_of(parts);
@@ -306,11 +305,11 @@ Status begin_offer(const SourceParts& parts, Parcel& parcel) {
 handover::Report run_source(SourceParts parts, const sys::MessageSocket& successor) {
     handover::Report report{.machine = parts.machine.spec().name,
                             .source_build_id = std::string(build_id()),
-                            .before = parts.record.read()};
+                            .before = parts.expected};
     Parcel parcel;
     const Status begun = begin_offer(parts, parcel);
     if (!begun.has_value()) {
-        report.after = report.before;
+        report.after = parts.record.read();
         report.fail(handover::Outcome::rolled_back, "plan", "source", begun.error());
         return report;
     }
@@ -325,6 +324,7 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
                                      .carriers = carriers,
                                      .record = parts.record,
                                      .self = parts.self,
+                                     .expected = parts.expected,
                                      .limits = parts.limits,
                                      .clock = parts.clock,
                                      .cancel = &parts.cancel.wanted(),

@@ -34,6 +34,7 @@ struct SourceParts {
     Endpoints& endpoints;
     handover::OwnerRecord& record;
     handover::InstanceId self;
+    handover::Ownership expected; ///< The record when the exchange was asked for.
     handover::Limits limits;
     const sys::Clock& clock;
     const sys::Cancel& cancel;

@@ -35,8 +35,8 @@ class SourceRun {
           pause_times_(parts_.clock) {}
 
     Report run() {
-        report_.before = parts_.record.read();
-        report_.after = report_.before;
+        report_.before = parts_.expected;
+        report_.after = parts_.record.read();
         Status before_commit = run_until_offer();
         if (!before_commit.has_value()) {
             roll_back(before_commit.error());
@@ -86,6 +86,12 @@ class SourceRun {
             return Error(ErrorCode::conflict,
                          "this process is not the owner of the machine, instance " +
                              to_string(report_.before.owner) + " is");
+        }
+        if (report_.after != report_.before) {
+            return Error(ErrorCode::conflict,
+                         "the owner record is in epoch " + std::to_string(report_.after.epoch) +
+                             ", and this handover was asked for in epoch " +
+                             std::to_string(report_.before.epoch) + ": somebody has given it up");
         }
         report_.blockers = parts_.machine.blockers();
         for (const Carrier* carrier : parts_.carriers) {

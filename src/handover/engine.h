@@ -84,6 +84,9 @@ struct HandoverParts {
     std::span<Carrier* const> carriers;
     OwnerRecord& record;
     InstanceId self;
+    /// The record as it was when this handover was asked for. Whoever has changed it since, to
+    /// fence the handover before it began, has ended it.
+    Ownership expected;
     Limits limits;
     const sys::Clock& clock;
     /// Set by someone else to cancel; obeyed until the offer.

@@ -1,6 +1,7 @@
 #include "handover/engine.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace godwit::handover {
 namespace {
@@ -177,7 +178,8 @@ class FakeCarrier final : public Carrier {
 
 Report run(World& world,
            const std::vector<std::string>& blockers = {},
-           const std::atomic<bool>* cancel = nullptr) {
+           const std::atomic<bool>* cancel = nullptr,
+           const std::optional<Ownership>& expected = std::nullopt) {
     FakeMachine machine(world);
     machine.found_blockers = blockers;
     FakeDestination destination(world);
@@ -188,6 +190,7 @@ Report run(World& world,
                          .carriers = carriers,
                          .record = world.record,
                          .self = source_id,
+                         .expected = expected.value_or(world.record.read()),
                          .limits = {},
                          .clock = world.clock,
                          .cancel = cancel,
@@ -295,6 +298,19 @@ TEST(Engine, cancel_is_obeyed_before_the_pause) {
     EXPECT_EQ(report.outcome, Outcome::rolled_back);
     EXPECT_EQ(report.error_code, "cancelled");
     EXPECT_EQ(world.guest, GuestAt::source);
+}
+
+// The daemon fences a handover and then kills the successor: the source must not begin in between.
+TEST(Engine, handover_fenced_before_it_began_is_refused) {
+    World world{.script = Script(0)};
+    const Ownership asked_for = world.record.read();
+    ASSERT_TRUE(world.record.transfer(asked_for, source_id).has_value());
+    const Report report = run(world, {}, nullptr, asked_for);
+    EXPECT_EQ(report.outcome, Outcome::rolled_back);
+    EXPECT_EQ(report.failed_step, "plan");
+    EXPECT_EQ(report.error_code, "conflict");
+    EXPECT_EQ(world.guest, GuestAt::source);
+    EXPECT_EQ(world.prepared_carriers, 0);
 }
 
 TEST(Engine, stale_owner_is_refused) {

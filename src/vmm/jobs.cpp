@@ -79,13 +79,24 @@ void Service::start_exchange(ControlServer::Request request) {
         request.reply.error(limits.error());
         return;
     }
+    handover::Ownership expected = record_->read();
+    if (request.params.contains("epoch")) {
+        const nlohmann::json& epoch = request.params["epoch"];
+        if (!epoch.is_number_unsigned() || epoch.get<std::uint64_t>() > UINT32_MAX) {
+            request.reply.error(
+                Error(ErrorCode::invalid_argument, "the parameter \"epoch\" is no epoch"));
+            return;
+        }
+        expected.epoch = epoch.get<std::uint32_t>();
+    }
     auto successor = std::make_shared<sys::MessageSocket>(std::move(request.fds[0]));
-    start_job("exchange", [this, successor, reply = request.reply, limits = *limits] {
+    start_job("exchange", [this, successor, reply = request.reply, limits = *limits, expected] {
         handover::Report report = exchange::run_source(
             {.machine = *machine_,
              .endpoints = *consoles_,
              .record = *record_,
              .self = options_.instance,
+             .expected = expected,
              .limits = limits,
              .clock = clock_,
              .cancel = cancel_,
