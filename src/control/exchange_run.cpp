@@ -86,18 +86,17 @@ void ExchangeRun::successor_ready(const Status& outcome) {
     }
     step_ = Step::handing_over;
     const std::weak_ptr<ExchangeRun> weak = weak_from_this();
-    source_->call(
-        "exchange",
-        {{"deadline_ms", request_.deadline.count()},
-         {"prepare_ms", request_.prepare.count()},
-         {"epoch", epoch_}},
-        request_.deadline + request_.prepare + answer_grace,
-        Reply<Json>([weak](Result<Json> answer) {
-            if (const auto self = weak.lock()) {
-                self->answered(std::move(answer));
-            }
-        }),
-        &source_end_);
+    source_->call("exchange",
+                  {{"deadline_ms", request_.deadline.count()},
+                   {"prepare_ms", request_.prepare.count()},
+                   {"epoch", epoch_}},
+                  request_.deadline + request_.prepare + answer_grace,
+                  Reply<Json>([weak](Result<Json> answer) {
+                      if (const auto self = weak.lock()) {
+                          self->answered(std::move(answer));
+                      }
+                  }),
+                  &source_end_);
     source_end_.reset();
 }
 

@@ -26,7 +26,7 @@ class Daemon {
     void live() {
         while (alive_) {
             Executor& executor = world_.executor();
-            executor.sleep_for(executor.random().up_to(operator_pause_max));
+            executor.let_pass(executor.dice().up_to(operator_pause_max));
             if (!alive_) {
                 return;
             }
@@ -101,8 +101,8 @@ class Daemon {
         Executor& executor = world_.executor();
         const handover::Limits limits;
         const auto over = [&] { return call.answered || !source.alive; };
-        if (executor.random().one_in(options_.cancel_odds)) {
-            executor.wait(over, executor.random().up_to(limits.commit_timeout));
+        if (executor.dice().one_in(options_.cancel_odds)) {
+            executor.wait(over, executor.dice().up_to(limits.commit_timeout));
             call.cancelled = alive_;
         }
         executor.wait(over, limits.commit_timeout + limits.prepare_timeout + seconds(30));

@@ -41,7 +41,7 @@ void Executor::yield() {
     wait([] { return true; }, sys::Nanoseconds(0));
 }
 
-void Executor::sleep_for(sys::Nanoseconds how_long) {
+void Executor::let_pass(sys::Nanoseconds how_long) {
     wait([] { return false; }, how_long);
 }
 

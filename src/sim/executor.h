@@ -41,7 +41,7 @@ class Executor final : public sys::Clock {
     void yield();
     /// Until `condition` holds or time is over; whether it holds. A negative limit is for ever.
     bool wait(const std::function<bool()>& condition, sys::Nanoseconds limit);
-    void sleep_for(sys::Nanoseconds how_long);
+    void let_pass(sys::Nanoseconds how_long);
     [[nodiscard]] TaskId current() const noexcept { return current_; }
 
     /// Runs one task up to its next wait; false if no task can ever run again.
@@ -51,7 +51,7 @@ class Executor final : public sys::Clock {
     [[nodiscard]] std::int64_t unix_nanoseconds() const noexcept override {
         return now_.time_since_epoch().count();
     }
-    [[nodiscard]] Random& random() noexcept { return random_; }
+    [[nodiscard]] Random& dice() noexcept { return random_; }
     [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
 
   private:

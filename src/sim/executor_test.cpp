@@ -28,7 +28,7 @@ TEST(Executor, same_seed_gives_the_same_order) {
 
 TEST(Executor, time_jumps_to_the_next_deadline) {
     Executor executor(1);
-    executor.spawn("sleeper", [&] { executor.sleep_for(seconds(1000)); });
+    executor.spawn("sleeper", [&] { executor.let_pass(seconds(1000)); });
     const sys::Moment start = executor.now();
     while (executor.step()) {
     }
@@ -42,7 +42,7 @@ TEST(Executor, wait_ends_with_its_condition) {
     bool heard = false;
     executor.spawn("listener", [&] { heard = executor.wait([&] { return said; }, seconds(5)); });
     executor.spawn("speaker", [&] {
-        executor.sleep_for(seconds(1));
+        executor.let_pass(seconds(1));
         said = true;
     });
     while (executor.step()) {
@@ -54,8 +54,8 @@ TEST(Executor, killed_task_runs_to_its_end_without_waiting) {
     Executor executor(1);
     bool ended = false;
     const TaskId task = executor.spawn("victim", [&] {
-        executor.sleep_for(seconds(1));
-        executor.sleep_for(seconds(1000));
+        executor.let_pass(seconds(1));
+        executor.let_pass(seconds(1000));
         ended = true;
     });
     const sys::Moment start = executor.now();
@@ -72,7 +72,7 @@ TEST(Executor, stalled_task_misses_its_deadline) {
     const sys::Moment start = executor.now();
     sys::Moment woke;
     const TaskId task = executor.spawn("slow", [&] {
-        executor.sleep_for(seconds(1));
+        executor.let_pass(seconds(1));
         woke = executor.now();
     });
     executor.stall(task, seconds(9));

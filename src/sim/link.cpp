@@ -43,9 +43,9 @@ Status LinkEnd::send(const Packet& packet) {
     if (peer == nullptr) {
         return Error(ErrorCode::peer_closed, "the peer is gone");
     }
-    if (!executor_.random().one_in(faults_.lost_odds)) {
+    if (!executor_.dice().one_in(faults_.lost_odds)) {
         peer->deliver(packet);
-        if (executor_.random().one_in(faults_.repeated_odds)) {
+        if (executor_.dice().one_in(faults_.repeated_odds)) {
             peer->deliver(packet);
         }
     }
@@ -53,7 +53,7 @@ Status LinkEnd::send(const Packet& packet) {
 }
 
 void LinkEnd::deliver(const Packet& packet) {
-    sys::Moment due = executor_.now() + executor_.random().up_to(faults_.delay_max);
+    sys::Moment due = executor_.now() + executor_.dice().up_to(faults_.delay_max);
     if (!inbox_.empty()) {
         due = std::max(due, inbox_.back().due); // In order, as a stream socket keeps it.
     }

@@ -30,7 +30,7 @@ TEST(Link, lost_packet_is_a_timeout_and_a_dropped_end_a_closed_peer) {
     });
     executor.spawn("speaker", [&executor, end = std::move(here)]() mutable {
         EXPECT_TRUE(end->send({.kind = Kind::hello}).has_value());
-        executor.sleep_for(seconds(4));
+        executor.let_pass(seconds(4));
         end.reset();
     });
     while (executor.step()) {

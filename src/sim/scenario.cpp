@@ -18,6 +18,7 @@ using std::chrono::seconds;
 constexpr std::uint64_t machines_max = 4;
 constexpr std::uint64_t handovers_max = 4;
 constexpr std::uint64_t faults_max = 6;
+constexpr std::uint64_t claimed_odds = 8;
 constexpr std::uint64_t steps_max = 50'000;
 /// A handover that nobody disturbs any more, its recovery and the daemon's patience together.
 constexpr std::chrono::minutes calm_max{60};
@@ -32,7 +33,7 @@ struct Faults {
 class Scenario {
   public:
     explicit Scenario(std::uint64_t seed) : executor_(seed), world_(executor_) {
-        Random& random = executor_.random();
+        Random& random = executor_.dice();
         const std::uint64_t machines = 1 + random.below(machines_max);
         faults_ = {.left = static_cast<std::uint32_t>(random.below(faults_max + 1)),
                    .odds = 5 + random.below(80)};
@@ -101,13 +102,22 @@ class Scenario {
         daemons_.clear();
     }
 
+    [[nodiscard]] Machine* claimed_machine() const {
+        const auto found = std::ranges::find_if(world_.machines(), [](const auto& machine) {
+            return machine->record.read().tenure == handover::Tenure::claimed;
+        });
+        return found == world_.machines().end() ? nullptr : found->get();
+    }
+
     /// One fault, perhaps, before the next step; true if there was one.
     bool disturb() {
-        Random& random = executor_.random();
+        Random& random = executor_.dice();
         if (faults_.left == 0) {
             return false;
         }
-        if (!random.one_in(faults_.odds)) {
+        // Between claim and confirm the most depends on who dies; it is over in a few steps.
+        Machine* const claimed = claimed_machine();
+        if (!random.one_in(claimed != nullptr ? claimed_odds : faults_.odds)) {
             return false;
         }
         --faults_.left;
@@ -117,7 +127,9 @@ class Scenario {
             start_daemon();
             return true;
         }
-        Machine& machine = *world_.machines()[random.below(world_.machines().size())];
+        Machine& machine = claimed != nullptr
+                               ? *claimed
+                               : *world_.machines()[random.below(world_.machines().size())];
         std::vector<Process*> living;
         for (const auto& process : machine.processes) {
             if (process->alive) {

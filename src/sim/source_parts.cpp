@@ -4,11 +4,11 @@ namespace godwit::sim {
 
 Status take_step(World& world, const Process& process, const VmmFaults& faults) {
     Executor& executor = world.executor();
-    executor.sleep_for(executor.random().up_to(faults.step_time_max));
+    executor.let_pass(executor.dice().up_to(faults.step_time_max));
     if (!process.alive) {
         return Error(ErrorCode::peer_closed, "this process is dead");
     }
-    if (executor.random().one_in(faults.step_fails_odds)) {
+    if (executor.dice().one_in(faults.step_fails_odds)) {
         return Error(ErrorCode::io, "a step failed by seed");
     }
     return ok();

@@ -32,7 +32,7 @@ class SimulatedCarrier final : public handover::Carrier {
   public:
     SimulatedCarrier(World& world, Process& process, const VmmFaults& faults)
         : world_(world), process_(process), faults_(faults),
-          rounds_(world.executor().random().below(4)) {}
+          rounds_(world.executor().dice().below(4)) {}
     [[nodiscard]] std::string_view resource() const noexcept override { return "memory"; }
     [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
     Status prepare() override { return take_step(world_, process_, faults_); }
