@@ -138,7 +138,9 @@ bool ExchangeRun::fence() {
         fault_point("control.exchange.fence");
         // The next epoch for the same owner: from here a claim on what was offered fails, and a
         // source that has not begun yet does not begin.
-        if (!successor_->alive() || record_->transfer(now, now.owner).has_value()) {
+        // Claimed by a third: our successor's epoch is over, and the claim is not ours to void.
+        if (!successor_->alive() || now.tenure == handover::Tenure::claimed ||
+            record_->transfer(now, now.owner).has_value()) {
             return true;
         }
     }

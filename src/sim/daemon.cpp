@@ -139,7 +139,8 @@ class Daemon {
             if (now.owner == successor.id) {
                 return false;
             }
-            if (!successor.alive || swap_to_next_epoch(now)) {
+            if (!successor.alive || now.tenure == handover::Tenure::claimed ||
+                swap_to_next_epoch(now)) {
                 return alive_;
             }
         }
