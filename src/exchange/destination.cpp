@@ -60,6 +60,26 @@ Status check_sections(const std::vector<SectionKind>& sections, const Destinatio
     return ok();
 }
 
+Result<machine::Resources> resources_from(sys::FdManifest& descriptors) {
+    machine::Resources resources;
+    const std::vector<std::string> names = descriptors.names(); // take() shortens the list
+    for (const std::string& name : names) {
+        resources.push_back({.name = name, .fd = GODWIT_TRY(descriptors.take(name))});
+    }
+    return resources;
+}
+
+/// The machine as it may be built before the source trusts it: nothing here can be changed.
+Result<std::unique_ptr<machine::Machine>> build_without_rights(const machine::MachineSpec& spec,
+                                                               machine::Resources resources,
+                                                               DestinationParts& parts) {
+    if (resources.size() != 1 || resources.front().name != "ram") {
+        return Error(ErrorCode::corrupt, "an offer without rights holds more than guest memory");
+    }
+    return machine::Machine::build_without_rights(
+        spec, std::move(resources.front().fd), std::move(parts.events), parts.clock);
+}
+
 Result<Standing> build(Offer offer, DestinationParts& parts) {
     if (offer.protocol != protocol_version) {
         return Error(ErrorCode::unsupported,
@@ -71,17 +91,15 @@ Result<Standing> build(Offer offer, DestinationParts& parts) {
     auto record = GODWIT_TRY(
         handover::OwnerRecord::adopt(GODWIT_TRY(offer.descriptors.take("owner")), spec.id));
     auto state_buffer = GODWIT_TRY(map_state_buffer(GODWIT_TRY(offer.descriptors.take("state"))));
-    machine::Resources resources;
-    const std::vector<std::string> names = offer.descriptors.names();
-    for (const std::string& name : names) {
-        resources.push_back({.name = name, .fd = GODWIT_TRY(offer.descriptors.take(name))});
-    }
+    machine::Resources resources = GODWIT_TRY(resources_from(offer.descriptors));
     fault_point("exchange.destination.build");
-    auto machine = GODWIT_TRY(machine::Machine::build(spec,
-                                                      std::move(resources),
-                                                      machine::RamMapping::shared,
-                                                      std::move(parts.events),
-                                                      parts.clock));
+    auto machine =
+        GODWIT_TRY(offer.without_rights ? build_without_rights(spec, std::move(resources), parts)
+                                        : machine::Machine::build(spec,
+                                                                  std::move(resources),
+                                                                  machine::RamMapping::shared,
+                                                                  std::move(parts.events),
+                                                                  parts.clock));
     GODWIT_TRY(machine->prewire(offer.wiring));
     sys::prefault_process();
     discard(state_buffer.populate(state_bytes_usual), "then it faults as it is read");
@@ -129,23 +147,37 @@ Result<T> tell(const sys::MessageSocket& source, Result<T> result) {
     return result;
 }
 
-/// Takes previews of the state until the machine itself comes.
+/// One generation: sets in advance what can be, and says what stands here by now.
+Result<Previewed> mirror(Standing& standing, const Preview& preview) {
+    machine::Machine& machine = *standing.machine;
+    GODWIT_TRY(machine.prewire(preview.wiring));
+    if (preview.state_bytes != 0) {
+        GODWIT_TRY(machine.preload(GODWIT_TRY(read_state(standing, preview.state_bytes))));
+    }
+    return Previewed{.generation = preview.generation,
+                     .mirror = GODWIT_TRY(machine.mirror(machine.wired())),
+                     .frames_identical = count_identical(machine.memory(), standing.frames)};
+}
+
+/// Mirrors the machine and takes the rights to it, until the machine itself comes.
 Result<TakeOver> await_take_over(Standing& standing, const sys::MessageSocket& source) {
     for (;;) {
         WireMessage message = GODWIT_TRY(receive(source, take_over_timeout));
         if (auto* take_over = std::get_if<TakeOver>(&message)) {
             return std::move(*take_over);
         }
-        const auto* preview = std::get_if<Preview>(&message);
-        if (preview == nullptr) {
+        if (const auto* preview = std::get_if<Preview>(&message)) {
+            fault_point("exchange.destination.preload");
+            GODWIT_TRY(send(source, GODWIT_TRY(mirror(standing, *preview))));
+        } else if (auto* grant = std::get_if<Grant>(&message)) {
+            fault_point("exchange.destination.grant");
+            GODWIT_TRY(standing.machine->grant(GODWIT_TRY(resources_from(grant->descriptors))));
+            GODWIT_TRY(send(source, Granted{}));
+        } else {
             return Error(ErrorCode::corrupt,
                          "the source sent message " + std::to_string(message.index()) +
                              " out of order");
         }
-        fault_point("exchange.destination.preload");
-        GODWIT_TRY(
-            standing.machine->preload(GODWIT_TRY(read_state(standing, preview->state_bytes))));
-        GODWIT_TRY(send(source, Previewed{}));
     }
 }
 

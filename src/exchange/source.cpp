@@ -20,12 +20,16 @@ namespace godwit::exchange {
 
 namespace {
 
+constexpr std::string_view ram_resource_name = "ram";
+
 /// What the carriers put together and the successor gets: one offer, one take-over.
 struct Parcel {
     Offer offer;
     TakeOver take_over;
     sys::MappedRegion state_buffer;
     bool previews_wanted = false; ///< By the successor.
+    bool mirrored = false;        ///< It has proven that it has built the same machine.
+    bool granted = false;         ///< It has the right to change what belongs to the machine.
 };
 
 /// The machine itself, for the engine.
@@ -51,8 +55,9 @@ class ExchangedMachine final : public handover::SourceMachine {
 /// RAM, disks and taps: the same open files under a new owner, not a byte copied.
 class DescriptorCarrier final : public handover::Carrier {
   public:
-    DescriptorCarrier(machine::Machine& machine, Parcel& parcel)
-        : machine_(machine), parcel_(parcel) {}
+    DescriptorCarrier(const SourceParts& parts, const sys::MessageSocket& successor, Parcel& parcel)
+        : machine_(parts.machine), cancel_(parts.cancel), successor_(successor),
+          limit_(parts.limits.prepare_timeout), parcel_(parcel) {}
     [[nodiscard]] std::string_view resource() const noexcept override {
         return "memory, disks and taps";
     }
@@ -64,17 +69,39 @@ class DescriptorCarrier final : public handover::Carrier {
                 "restore it with --copy-ram"};
     }
 
+    /// To a successor that knows grants only what it may read: RAM, and that for reading.
     Status prepare() override {
+        Parcel& parcel = parcel_;
+        parcel.offer.wiring = machine_.wiring();
+        parcel.offer.frames = sample_frames(machine_.memory(), frames_sampled_default);
+        parcel.offer.without_rights = parcel.previews_wanted;
         machine::Resources resources = GODWIT_TRY(machine_.duplicate_resources());
         for (machine::Resource& resource : resources) {
-            GODWIT_TRY(
-                parcel_.offer.descriptors.add(std::move(resource.name), std::move(resource.fd)));
+            sys::FdManifest& to =
+                parcel.previews_wanted ? grant_.descriptors : parcel.offer.descriptors;
+            if (parcel.previews_wanted && resource.name == ram_resource_name) {
+                GODWIT_TRY(parcel.offer.descriptors.add(
+                    resource.name, GODWIT_TRY(sys::reopen_read_only(resource.fd))));
+            }
+            GODWIT_TRY(to.add(std::move(resource.name), std::move(resource.fd)));
         }
-        parcel_.offer.wiring = machine_.wiring();
-        parcel_.offer.frames = sample_frames(machine_.memory(), frames_sampled_default);
         return ok();
     }
-    Result<handover::Remaining> sync() override { return handover::Remaining{}; }
+    /// Once the successor has mirrored the machine it gets the rights it lacks.
+    Result<handover::Remaining> sync() override {
+        if (!parcel_.previews_wanted) {
+            return handover::Remaining{};
+        }
+        if (!parcel_.mirrored) {
+            return handover::Remaining{.bytes = 1};
+        }
+        if (!std::exchange(parcel_.granted, true)) {
+            fault_point("exchange.source.grant");
+            GODWIT_TRY(send(successor_, WireMessage(std::move(grant_))));
+            GODWIT_TRY(expect<Granted>(successor_, limit_, cancel_.fd()));
+        }
+        return handover::Remaining{};
+    }
     Status carry_paused() override { return ok(); }
     Status settle() override { return ok(); }
     void abort() noexcept override {}
@@ -84,7 +111,11 @@ class DescriptorCarrier final : public handover::Carrier {
 
   private:
     machine::Machine& machine_;
+    const sys::Cancel& cancel_;
+    const sys::MessageSocket& successor_;
+    const std::chrono::milliseconds limit_;
     Parcel& parcel_;
+    Grant grant_;
 };
 
 /// Consoles: listeners are bound anew by the successor, the clients go over as descriptors.
@@ -101,7 +132,8 @@ class EndpointCarrier final : public handover::Carrier {
     Status prepare() override { return ok(); }
     /// Before the pause: what the guest still prints waits in the backlog that goes over.
     Result<handover::Remaining> sync() override {
-        if (!std::exchange(frozen_, true)) {
+        const bool last_round = parcel_.granted || !parcel_.previews_wanted;
+        if (last_round && !std::exchange(frozen_, true)) {
             endpoints_.freeze();
         }
         return handover::Remaining{};
@@ -149,14 +181,23 @@ class StateCarrier final : public handover::Carrier {
                 "then it faults as it is written");
         return parcel_.offer.descriptors.add("state", std::move(buffer));
     }
-    /// Once: most of a vCPU's state stays as it is, so the successor sets it in advance.
+    /// One generation of the mirror: most of a vCPU's state stays as it is, so the successor sets
+    /// it in advance, and the wiring with it; then both compare what they have (HR-4).
     Result<handover::Remaining> sync() override {
-        if (parcel_.previews_wanted && !std::exchange(previewed_, true)) {
-            const std::uint64_t bytes = GODWIT_TRY(write(GODWIT_TRY(machine_.preview())));
-            GODWIT_TRY(send(successor_, Preview{.state_bytes = bytes}));
-            GODWIT_TRY(expect<Previewed>(successor_, limit_, cancel_.fd()));
+        if (!parcel_.previews_wanted || parcel_.mirrored) {
+            return handover::Remaining{};
         }
-        return handover::Remaining{};
+        Preview preview{.generation = ++generation_, .wiring = machine_.wiring()};
+        if (generation_ == 1) {
+            preview.state_bytes = GODWIT_TRY(write(GODWIT_TRY(machine_.preview())));
+        }
+        const machine::MirrorDigest here = GODWIT_TRY(machine_.mirror(preview.wiring));
+        GODWIT_TRY(send(successor_, preview));
+        const auto there = GODWIT_TRY(expect<Previewed>(successor_, limit_, cancel_.fd()));
+        GODWIT_TRY(compare(here, there));
+        // What has changed meanwhile is the next generation's.
+        parcel_.mirrored = machine_.wiring() == preview.wiring;
+        return handover::Remaining{.bytes = parcel_.mirrored ? 0U : 1U};
     }
 
     Status carry_paused() override {
@@ -174,6 +215,18 @@ class StateCarrier final : public handover::Carrier {
     }
 
   private:
+    [[nodiscard]] Status compare(const machine::MirrorDigest& here, const Previewed& there) const {
+        const std::string_view unequal = machine::difference(here, there.mirror);
+        if (there.generation != generation_ || !unequal.empty()) {
+            return Error(ErrorCode::conflict,
+                         "the successor has not built the machine that runs here: generation " +
+                             std::to_string(there.generation) + " of " +
+                             std::to_string(generation_) + " differs in " +
+                             std::string(unequal.empty() ? "its number" : unequal));
+        }
+        return ok();
+    }
+
     [[nodiscard]] Result<std::uint64_t> write(const state::SavedState& saved) const {
         const std::string bytes = saved.encode();
         if (bytes.size() > parcel_.state_buffer.size()) {
@@ -191,7 +244,7 @@ class StateCarrier final : public handover::Carrier {
     const sys::MessageSocket& successor_;
     const std::chrono::milliseconds limit_;
     Parcel& parcel_;
-    bool previewed_ = false;
+    std::uint32_t generation_ = 0;
 };
 
 /// The successor process at the other end of the socket.
@@ -314,7 +367,7 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
         return report;
     }
     ExchangedMachine machine(parts.machine);
-    DescriptorCarrier descriptors(parts.machine, parcel);
+    DescriptorCarrier descriptors(parts, successor, parcel);
     EndpointCarrier endpoints(parts.endpoints, parcel);
     StateCarrier state(parts, successor, parcel);
     const std::array<handover::Carrier*, 3> carriers{&descriptors, &endpoints, &state};

@@ -44,6 +44,41 @@ void put(const Hello& from, state::HandoverMessage& to) {
     put_sections(from.sections, *hello.mutable_sections());
 }
 
+using RouteList = google::protobuf::RepeatedPtrField<state::Route>;
+using DoorbellList = google::protobuf::RepeatedPtrField<state::Doorbell>;
+
+void put_wiring(const machine::Wiring& from, RouteList& routes, DoorbellList& doorbells) {
+    for (const auto& route : from.routes) {
+        state::Route& out = *routes.Add();
+        out.set_set(route.has_value());
+        out.set_address(route.value_or(bus::MsiMessage{}).address);
+        out.set_data(route.value_or(bus::MsiMessage{}).data);
+    }
+    for (const auto& doorbell : from.doorbells) {
+        doorbells.Add()->set_address(doorbell.value_or(Gpa{0}).value);
+    }
+}
+
+void put(const Preview& from, state::HandoverMessage& to) {
+    auto& preview = *to.mutable_preview();
+    preview.set_generation(from.generation);
+    preview.set_state_bytes(from.state_bytes);
+    put_wiring(from.wiring, *preview.mutable_routes(), *preview.mutable_doorbells());
+}
+
+void put(const Previewed& from, state::HandoverMessage& to) {
+    auto& previewed = *to.mutable_previewed();
+    previewed.set_generation(from.generation);
+    previewed.set_memory(from.mirror.memory);
+    previewed.set_devices(from.mirror.devices);
+    previewed.set_wiring(from.mirror.wiring);
+    previewed.set_frames_identical(from.frames_identical);
+}
+
+void put(const Grant& from, state::HandoverMessage& to) {
+    put_names(from.descriptors, *to.mutable_grant()->mutable_descriptors());
+}
+
 void put(const Offer& from, state::HandoverMessage& to) {
     auto& offer = *to.mutable_offer();
     offer.set_protocol(from.protocol);
@@ -58,15 +93,8 @@ void put(const Offer& from, state::HandoverMessage& to) {
         sampled.set_page(frame.page);
         sampled.set_host_frame(frame.host_frame);
     }
-    for (const auto& route : from.wiring.routes) {
-        auto& out = *offer.add_routes();
-        out.set_set(route.has_value());
-        out.set_address(route.value_or(bus::MsiMessage{}).address);
-        out.set_data(route.value_or(bus::MsiMessage{}).data);
-    }
-    for (const auto& doorbell : from.wiring.doorbells) {
-        offer.add_doorbells()->set_address(doorbell.value_or(Gpa{0}).value);
-    }
+    offer.set_without_rights(from.without_rights);
+    put_wiring(from.wiring, *offer.mutable_routes(), *offer.mutable_doorbells());
 }
 
 void put(const TakeOver& from, state::HandoverMessage& to) {
@@ -92,10 +120,7 @@ state::HandoverMessage to_proto(const WireMessage& message) {
     std::visit(Overloaded{
                    [&](const Prepared&) { proto.mutable_prepared(); },
                    [&](const Settle&) { proto.mutable_settle(); },
-                   [&](const Preview& from) {
-                       proto.mutable_preview()->set_state_bytes(from.state_bytes);
-                   },
-                   [&](const Previewed&) { proto.mutable_previewed(); },
+                   [&](const Granted&) { proto.mutable_granted(); },
                    [&](const SettleAnswer& from) {
                        proto.mutable_settled()->set_frames_sampled(from.frames_sampled);
                        proto.mutable_settled()->set_frames_identical(from.frames_identical);
@@ -117,6 +142,8 @@ Status send(const sys::MessageSocket& socket, const WireMessage& message) {
     std::vector<const sys::Fd*> fds;
     if (const auto* offer = std::get_if<Offer>(&message)) {
         fds = offer->descriptors.borrowed();
+    } else if (const auto* grant = std::get_if<Grant>(&message)) {
+        fds = grant->descriptors.borrowed();
     } else if (const auto* take_over = std::get_if<TakeOver>(&message)) {
         fds = take_over->descriptors.borrowed();
     }
@@ -156,38 +183,54 @@ Result<WireMessage> hello_from(const state::Hello& from) {
                              .sections = std::move(sections)});
 }
 
+Result<machine::Wiring> wiring_from(const RouteList& routes, const DoorbellList& doorbells) {
+    if (routes.size() > static_cast<int>(machine::Wiring::vectors_max) ||
+        doorbells.size() > static_cast<int>(machine::Wiring::doorbells_max)) {
+        return Error(ErrorCode::corrupt, "the peer names more routes or doorbells than the limits");
+    }
+    machine::Wiring wiring;
+    for (const state::Route& route : routes) {
+        wiring.routes.emplace_back();
+        if (route.set()) {
+            wiring.routes.back() = {.address = route.address(), .data = route.data()};
+        }
+    }
+    for (const state::Doorbell& doorbell : doorbells) {
+        wiring.doorbells.emplace_back();
+        if (doorbell.address() != 0) {
+            wiring.doorbells.back() = Gpa{doorbell.address()};
+        }
+    }
+    return wiring;
+}
+
+Result<WireMessage> preview_from(const state::Preview& from) {
+    auto wiring = GODWIT_TRY(wiring_from(from.routes(), from.doorbells()));
+    return WireMessage(Preview{.generation = from.generation(),
+                               .state_bytes = from.state_bytes(),
+                               .wiring = std::move(wiring)});
+}
+
 Result<WireMessage> offer_from(const state::Offer& from, std::vector<sys::Fd> fds) {
-    if (from.frames_size() > static_cast<int>(frames_max) ||
-        from.routes_size() > static_cast<int>(machine::Wiring::vectors_max) ||
-        from.doorbells_size() > static_cast<int>(machine::Wiring::doorbells_max)) {
-        return Error(ErrorCode::corrupt,
-                     "the offer names more frames, routes or doorbells than its limits");
+    if (from.frames_size() > static_cast<int>(frames_max)) {
+        return Error(ErrorCode::corrupt, "the offer names more frames than the limit");
     }
     // Before the offer: GCC 12 leaks the members made so far if an initialiser returns.
     auto sections = GODWIT_TRY(sections_from(from.sections()));
     auto descriptors = GODWIT_TRY(take_descriptors(from.descriptors(), std::move(fds)));
+    auto wiring = GODWIT_TRY(wiring_from(from.routes(), from.doorbells()));
     Offer offer{.protocol = from.protocol(),
                 .instance = from.instance(),
                 .epoch = from.epoch(),
                 .paused = from.paused(),
+                .without_rights = from.without_rights(),
                 .spec_json = from.spec_json(),
                 .sections = std::move(sections),
                 .descriptors = std::move(descriptors)};
     for (const state::Frame& frame : from.frames()) {
         offer.frames.push_back({.page = frame.page(), .host_frame = frame.host_frame()});
     }
-    for (const state::Route& route : from.routes()) {
-        offer.wiring.routes.emplace_back();
-        if (route.set()) {
-            offer.wiring.routes.back() = {.address = route.address(), .data = route.data()};
-        }
-    }
-    for (const state::Doorbell& doorbell : from.doorbells()) {
-        offer.wiring.doorbells.emplace_back();
-        if (doorbell.address() != 0) {
-            offer.wiring.doorbells.back() = Gpa{doorbell.address()};
-        }
-    }
+    offer.wiring = std::move(wiring);
     return WireMessage(std::move(offer));
 }
 
@@ -226,9 +269,20 @@ Result<WireMessage> decode(sys::Message packet) {
     case Body::kPrepared:
         return WireMessage(Prepared{});
     case Body::kPreview:
-        return WireMessage(Preview{.state_bytes = proto.preview().state_bytes()});
+        return preview_from(proto.preview());
     case Body::kPreviewed:
-        return WireMessage(Previewed{});
+        return WireMessage(Previewed{.generation = proto.previewed().generation(),
+                                     .mirror = {.memory = proto.previewed().memory(),
+                                                .devices = proto.previewed().devices(),
+                                                .wiring = proto.previewed().wiring()},
+                                     .frames_identical = proto.previewed().frames_identical()});
+    case Body::kGrant: {
+        auto descriptors =
+            GODWIT_TRY(take_descriptors(proto.grant().descriptors(), std::move(packet.fds)));
+        return WireMessage(Grant{.descriptors = std::move(descriptors)});
+    }
+    case Body::kGranted:
+        return WireMessage(Granted{});
     case Body::kTakeOver:
         return WireMessage(TakeOver{.state_bytes = proto.take_over().state_bytes(),
                                     .descriptors = GODWIT_TRY(take_descriptors(

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/result.h"
+#include "machine/mirror.h"
 #include "machine/wiring.h"
 #include "sys/fd_manifest.h"
 #include "sys/unix_socket.h"
@@ -34,7 +35,7 @@ struct Hello {
     std::uint32_t instance = 0;
     std::string version;
     std::string build_id;
-    bool takes_previews = false;
+    bool takes_previews = false;       ///< Knows Preview and Grant.
     std::vector<SectionKind> sections; ///< What it reads; empty from builds that do not say it.
 };
 
@@ -50,6 +51,8 @@ struct Offer {
     std::uint32_t epoch = 0;
     /// The guest is paused on request and stays so at the destination.
     bool paused = false;
+    /// "ram" may only be read, disks and taps come with Grant, after a Preview that was mirrored.
+    bool without_rights = false;
     std::string spec_json;
     std::vector<SectionKind> sections;
     std::vector<Frame> frames;
@@ -59,12 +62,27 @@ struct Offer {
 
 struct Prepared {};
 
-/// What the vCPUs' state was a moment ago lies in the state buffer.
+/// One generation of what the successor mirrors while the guest runs. What the vCPUs' state was a
+/// moment ago lies in the state buffer; 0 bytes: nothing new of it.
 struct Preview {
+    std::uint32_t generation = 0;
     std::uint64_t state_bytes = 0;
+    machine::Wiring wiring;
 };
 
-struct Previewed {};
+/// What the successor has built by that generation, reckoned from its own machine.
+struct Previewed {
+    std::uint32_t generation = 0;
+    machine::MirrorDigest mirror;
+    std::uint32_t frames_identical = 0; ///< Of those in the offer, without touching others.
+};
+
+/// The right to change what belongs to the machine: RAM, disks, taps.
+struct Grant {
+    sys::FdManifest descriptors;
+};
+
+struct Granted {};
 
 struct TakeOver {
     std::uint64_t state_bytes = 0;
@@ -112,7 +130,9 @@ using WireMessage = std::variant<Hello,
                                  Failed,
                                  Abort,
                                  Preview,
-                                 Previewed>;
+                                 Previewed,
+                                 Grant,
+                                 Granted>;
 
 [[nodiscard]] Status send(const sys::MessageSocket& socket, const WireMessage& message);
 /// The next message. A Failed or Abort of the peer comes back as an Error, unless asked for.

@@ -81,6 +81,11 @@ std::vector<std::optional<bus::MsiMessage>> KvmMsiRouter::routes() const {
     return routes_;
 }
 
+std::vector<std::optional<bus::MsiMessage>> KvmMsiRouter::set_routes() const {
+    const std::scoped_lock lock(mutex_);
+    return set_routes_;
+}
+
 void KvmMsiRouter::hold() {
     const std::scoped_lock lock(mutex_);
     held_ = true;
@@ -241,6 +246,15 @@ std::vector<std::optional<Gpa>> KvmDoorbells::addresses() const {
     std::vector<std::optional<Gpa>> addresses;
     for (const Doorbell& doorbell : doorbells_) {
         addresses.push_back(doorbell.used ? doorbell.hangs_at : std::nullopt);
+    }
+    return addresses;
+}
+
+std::vector<std::optional<Gpa>> KvmDoorbells::hung() const {
+    const std::scoped_lock lock(mutex_);
+    std::vector<std::optional<Gpa>> addresses;
+    for (const Doorbell& doorbell : doorbells_) {
+        addresses.push_back(doorbell.hangs_at);
     }
     return addresses;
 }

@@ -45,6 +45,8 @@ class KvmMsiRouter final : public bus::MsiRouter {
     void hold();
     [[nodiscard]] Status commit();
     [[nodiscard]] std::vector<std::optional<bus::MsiMessage>> routes() const;
+    /// What KVM's table holds.
+    [[nodiscard]] std::vector<std::optional<bus::MsiMessage>> set_routes() const;
 
   private:
     class Vector;
@@ -79,6 +81,8 @@ class KvmDoorbells final : public bus::DoorbellRegistrar {
     /// Takes down what was hung up in advance and is not used.
     void drop_unused() noexcept;
     [[nodiscard]] std::vector<std::optional<Gpa>> addresses() const;
+    /// The same, with those hung up in advance.
+    [[nodiscard]] std::vector<std::optional<Gpa>> hung() const;
 
   private:
     /// One per event, in the order of their making.

@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "machine/machine_spec.h"
+#include "machine/mirror.h"
 #include "machine/stop_reason.h"
 #include "machine/wiring.h"
 #include "memory/guest_memory.h"
@@ -59,7 +60,11 @@ struct MachineEvents {
 /// How long devices and vCPUs may take to come to rest, unless said otherwise.
 inline constexpr std::chrono::milliseconds rest_time_max{3'000};
 
-enum class RamMapping : std::uint8_t { shared, private_copy };
+enum class RamMapping : std::uint8_t {
+    shared,
+    private_copy,
+    read_only, ///< Until grant().
+};
 
 /// How long the parts of a pause took, nanoseconds.
 struct PauseTimes {
@@ -75,6 +80,14 @@ class Machine {
                                                                 RamMapping ram_mapping,
                                                                 MachineEvents events,
                                                                 const sys::Clock& clock);
+    /// Builds what needs no right to change anything: KVM machine and vCPUs over RAM that is only
+    /// mapped for reading (`ram` may be open for reading alone), no disk, no tap. grant() completes
+    /// it (requirement HR-2).
+    [[nodiscard]] static Result<std::unique_ptr<Machine>> build_without_rights(
+        const MachineSpec& spec, sys::Fd ram, MachineEvents events, const sys::Clock& clock);
+    /// All resources of a machine built without rights: RAM is mapped for writing at the addresses
+    /// KVM knows already, back ends are made. Must be the same RAM.
+    [[nodiscard]] Status grant(Resources resources);
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
     ~Machine();
@@ -98,6 +111,11 @@ class Machine {
     /// Sets of a preview what does nothing yet, in a machine that has neither booted nor loaded, so
     /// that load() has less to do. Refuses what load() would refuse.
     [[nodiscard]] Status preload(state::SavedState preview);
+    /// What stands here of a machine that runs elsewhere or is about to: equal on both sides, if
+    /// `wiring` is the one that was prepared (requirement HR-4).
+    [[nodiscard]] Result<MirrorDigest> mirror(const Wiring& wiring) const;
+    /// The wiring KVM has been given.
+    [[nodiscard]] Wiring wired() const;
     /// Where interrupts and doorbells of the devices go at present. Any thread, also while the
     /// guest runs.
     [[nodiscard]] Wiring wiring() const;

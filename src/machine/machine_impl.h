@@ -82,6 +82,11 @@ struct Machine::Impl {
     void stop(StopReason reason, std::string detail);
     [[nodiscard]] platform::Platform::Args platform_args();
     [[nodiscard]] DeviceSet::Args device_args();
+    [[nodiscard]] static Result<std::unique_ptr<Machine>> build(const MachineSpec& spec,
+                                                                const sys::Fd& ram,
+                                                                RamMapping ram_mapping,
+                                                                MachineEvents events,
+                                                                const sys::Clock& clock);
     [[nodiscard]] Status build_buses();
     [[nodiscard]] Status build_vcpus();
     void begin_collecting();

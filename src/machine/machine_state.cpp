@@ -327,6 +327,10 @@ Status Machine::preload(state::SavedState preview) {
     return ok();
 }
 
+Wiring Machine::wired() const {
+    return {.routes = impl_->msi->set_routes(), .doorbells = impl_->doorbells->hung()};
+}
+
 Wiring Machine::wiring() const {
     return {.routes = impl_->msi->routes(), .doorbells = impl_->doorbells->addresses()};
 }
@@ -337,7 +341,7 @@ Status Machine::prewire(const Wiring& wiring) {
     }
     GODWIT_TRY(impl_->msi->prewire(wiring.routes));
     GODWIT_TRY(impl_->doorbells->prewire(wiring.doorbells));
-    if (impl_->held_loops.empty()) {
+    if (impl_->held_loops.empty() && impl_->back_ends != nullptr) {
         impl_->held_loops = impl_->back_ends->hold_loops();
     }
     return ok();

@@ -8,8 +8,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
+#include <cstdio>
+#include <fstream>
 #include <mutex>
+#include <string>
 #include <thread>
 
 namespace godwit::machine {
@@ -180,6 +184,56 @@ TEST_F(MachineVmTest, state_saved_loaded_and_saved_again_is_the_same) {
     const auto again = second->save();
     ASSERT_TRUE(again.has_value()) << again.error().to_string();
     EXPECT_EQ(differences(*again, *saved), "");
+}
+
+/// "r--s", "rw-s": the rights of the mapping that holds `address`.
+std::string rights_at(const std::byte* address) {
+    std::ifstream maps("/proc/self/maps");
+    const auto wanted = reinterpret_cast<std::uintptr_t>(address);
+    for (std::string line; std::getline(maps, line);) {
+        std::uintptr_t start = 0;
+        std::uintptr_t end = 0;
+        char rights[5] = {};
+        if (std::sscanf(line.c_str(), "%lx-%lx %4s", &start, &end, rights) == 3 &&
+            wanted >= start && wanted < end) {
+            return rights;
+        }
+    }
+    return "none";
+}
+
+TEST_F(MachineVmTest, successor_mirrors_the_machine_before_it_may_write) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const MachineSpec spec = spec_for(kernel);
+    auto first = boot(spec);
+    ASSERT_TRUE(first->start().has_value());
+    Resources resources = *first->duplicate_resources();
+    const sys::Fd& ram = std::ranges::find(resources, "ram", &Resource::name)->fd;
+    auto second = *Machine::build_without_rights(
+        spec, *sys::reopen_read_only(ram), MachineEvents{}, sys::system_clock());
+    const std::byte* const host = second->memory().regions().front().host;
+    EXPECT_EQ(rights_at(host), "r--s");
+    const Wiring wiring = first->wiring();
+    ASSERT_TRUE(second->prewire(wiring).has_value());
+    EXPECT_EQ(difference(*first->mirror(wiring), *second->mirror(second->wired())), "");
+    Wiring other = wiring;
+    other.doorbells.push_back(Gpa{0xd000'3000});
+    ASSERT_TRUE(second->prewire(other).has_value());
+    EXPECT_EQ(difference(*first->mirror(wiring), *second->mirror(second->wired())), "wiring");
+    ASSERT_TRUE(second->prewire(wiring).has_value());
+
+    Resources foreign = *open_resources(spec);
+    EXPECT_FALSE(second->grant(std::move(foreign)).has_value()) << "other memory than was mirrored";
+    EXPECT_EQ(rights_at(host), "r--s");
+    const Status granted = second->grant(std::move(resources));
+    ASSERT_TRUE(granted.has_value()) << granted.error().to_string();
+    EXPECT_EQ(rights_at(host), "rw-s");
+    ASSERT_TRUE(first->pause_to_save().has_value());
+    const Status loaded = second->load(*first->save(), {});
+    ASSERT_TRUE(loaded.has_value()) << loaded.error().to_string();
+    const std::uint32_t count = count_of(*second);
+    ASSERT_TRUE(second->start().has_value());
+    EXPECT_TRUE(counts_on(*second, count));
 }
 
 TEST_F(MachineVmTest, prepared_successor_takes_over_what_has_changed_since) {

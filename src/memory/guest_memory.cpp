@@ -30,13 +30,26 @@ Result<std::shared_ptr<GuestMemory>> GuestMemory::map(const RamBacking& backing,
         memory->regions_.push_back(
             {.ram = region, .host = memory->mapping_.data() + region.offset});
     }
-    if (backing.spec().kind == RamKind::memfd) {
-        discard(memory->mapping_.advise(MADV_HUGEPAGE),
-                "a kernel without huge pages serves small ones");
+    memory->advise(backing.spec().kind);
+    return memory;
+}
+
+void GuestMemory::advise(RamKind kind) const {
+    if (kind == RamKind::memfd) {
+        discard(mapping_.advise(MADV_HUGEPAGE), "a kernel without huge pages serves small ones");
     }
     // RAM stays out of core dumps and out of children of a fork.
-    discard(memory->mapping_.advise(MADV_DONTDUMP), "only keeps core dumps small");
-    return memory;
+    discard(mapping_.advise(MADV_DONTDUMP), "only keeps core dumps small");
+}
+
+Status GuestMemory::grant(const RamBacking& backing) {
+    if (mode_ != sys::MapMode::shared_read_only || backing.spec().bytes != ram_bytes_) {
+        return Error(ErrorCode::conflict, "guest memory is not waiting for rights to it");
+    }
+    GODWIT_TRY(mapping_.replace(backing.fd(), 0, sys::MapMode::shared));
+    mode_ = sys::MapMode::shared;
+    advise(backing.spec().kind);
+    return ok();
 }
 
 const GuestMemory::Region* GuestMemory::region_of(Gpa start, std::uint64_t bytes) const noexcept {

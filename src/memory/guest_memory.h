@@ -31,9 +31,13 @@ class GuestMemory {
         std::byte* host = nullptr;
     };
 
-    /// Maps the whole of `backing`. `mode` is shared, or private_copy for a restored snapshot.
+    /// Maps the whole of `backing`. `mode` is shared, private_copy for a restored snapshot, or
+    /// shared_read_only until grant().
     [[nodiscard]] static Result<std::shared_ptr<GuestMemory>> map(const RamBacking& backing,
                                                                   sys::MapMode mode);
+
+    /// From now on RAM may be written: maps `backing`, the same object with all rights, in place.
+    [[nodiscard]] Status grant(const RamBacking& backing);
 
     [[nodiscard]] const std::vector<Region>& regions() const noexcept { return regions_; }
     [[nodiscard]] std::uint64_t ram_bytes() const noexcept { return ram_bytes_; }
@@ -79,6 +83,7 @@ class GuestMemory {
     [[nodiscard]] Status release(Gpa start, std::uint64_t bytes);
 
   private:
+    void advise(RamKind kind) const;
     GuestMemory() = default;
     [[nodiscard]] const Region* region_of(Gpa start, std::uint64_t bytes) const noexcept;
 

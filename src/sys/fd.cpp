@@ -78,6 +78,10 @@ Status move_all(std::size_t total, const char* what, Step step) {
 
 } // namespace
 
+Result<Fd> reopen_read_only(const Fd& fd) {
+    return open("/proc/self/fd/" + std::to_string(fd.raw()), O_RDONLY);
+}
+
 Status read_exact(const Fd& fd, std::span<std::byte> out) {
     return move_all(out.size(), "read", [&](std::size_t done) {
         return ::read(fd.raw(), out.data() + done, out.size() - done);

@@ -49,6 +49,9 @@ enum class HugePages : std::uint8_t { none, hugetlb_2m };
 [[nodiscard]] Result<Fd>
 create_memfd(const std::string& name, std::uint64_t bytes, HugePages huge = HugePages::none);
 
+/// A second open file of the same object, for reading only.
+[[nodiscard]] Result<Fd> reopen_read_only(const Fd& fd);
+
 /// Read or write all of the bytes, retrying on EINTR and short counts; peer_closed at end of file.
 [[nodiscard]] Status read_exact(const Fd& fd, std::span<std::byte> out);
 [[nodiscard]] Status write_all(const Fd& fd, std::span<const std::byte> data);

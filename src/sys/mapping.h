@@ -44,6 +44,8 @@ class MappedRegion {
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return {data_, length_}; }
     /// Has the kernel map the first `bytes` (at most size()) now instead of at the first access.
     [[nodiscard]] Status populate(std::uint64_t bytes) const;
+    /// Maps `fd` from `offset` over the whole range instead of what it held, at the same address.
+    [[nodiscard]] Status replace(const Fd& fd, std::uint64_t offset, MapMode mode) const;
     /// madvise(2) over the whole range; a refusal is an error the caller may discard.
     [[nodiscard]] Status advise(int advice) const;
 
