@@ -64,13 +64,15 @@ class SourceVmTest : public ::testing::Test {
         auto [near, far] = GODWIT_MUST(sys::MessageSocket::pair()); // descriptors are to be had
         EXPECT_TRUE(send(far, hello).has_value());
         auto record = GODWIT_MUST(handover::OwnerRecord::create(machine_id, self)); // the same
+        const auto cancel = GODWIT_MUST(sys::Cancel::create());
         return run_source({.machine = *machine_,
                            .endpoints = endpoints_,
                            .record = record,
                            .self = self,
+                           .expected = record.read(),
                            .limits = {},
                            .clock = sys::system_clock(),
-                           .cancel = cancel_,
+                           .cancel = cancel,
                            .progress = {}},
                           near);
     }
@@ -78,7 +80,6 @@ class SourceVmTest : public ::testing::Test {
     machine::testing::TemporaryFile kernel_{
         machine::testing::pvh_elf(machine::testing::clock_code())};
     FakeEndpoints endpoints_;
-    std::atomic<bool> cancel_{false};
     std::unique_ptr<machine::Machine> machine_;
 };
 

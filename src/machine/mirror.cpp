@@ -46,7 +46,7 @@ std::uint64_t digest_of(const Wiring& wiring) {
             digest.add(wiring.doorbells[i]->value);
         }
     }
-    return digest.value();
+    return digest.sum();
 }
 
 std::uint64_t digest_of_devices(const MachineSpec& spec) {
@@ -59,7 +59,7 @@ std::uint64_t digest_of_devices(const MachineSpec& spec) {
         digest.add(name);
     }
     digest.add(spec.vcpus);
-    return digest.value();
+    return digest.sum();
 }
 
 } // namespace
@@ -79,9 +79,8 @@ Result<MirrorDigest> Machine::mirror(const Wiring& wiring) const {
         memory.add(region.ram.bytes);
         memory.add(region.ram.offset);
     }
-    return MirrorDigest{.memory = memory.value(),
-                        .devices = digest_of_devices(m.spec),
-                        .wiring = digest_of(wiring)};
+    return MirrorDigest{
+        .memory = memory.sum(), .devices = digest_of_devices(m.spec), .wiring = digest_of(wiring)};
 }
 
 } // namespace godwit::machine
