@@ -173,11 +173,17 @@ Result<sys::EventFd> KvmDoorbells::create_event() {
     return event;
 }
 
-Status KvmDoorbells::hang(Doorbell& doorbell, Gpa address) const {
+Status KvmDoorbells::hang(Doorbell& doorbell, Gpa address) {
     if (doorbell.hangs_at == address) {
         return ok();
     }
     take_down(doorbell);
+    // One that was hung up in advance where another belongs by now.
+    for (Doorbell& other : doorbells_) {
+        if (!other.used && other.hangs_at == address) {
+            take_down(other);
+        }
+    }
     GODWIT_TRY(vm_.add_ioeventfd(address, doorbell.event));
     doorbell.hangs_at = address;
     return ok();

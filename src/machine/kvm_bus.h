@@ -92,7 +92,7 @@ class KvmDoorbells final : public bus::DoorbellRegistrar {
         std::optional<Gpa> hangs_at; ///< In the kernel.
         bool used = false;           ///< By add().
     };
-    [[nodiscard]] Status hang(Doorbell& doorbell, Gpa address) const;
+    [[nodiscard]] Status hang(Doorbell& doorbell, Gpa address);
     void take_down(Doorbell& doorbell) const noexcept;
 
     const kvm::Vm& vm_;

@@ -181,7 +181,8 @@ class Machine {
     [[nodiscard]] Status set_balloon(std::uint64_t bytes);
 
   private:
-    [[nodiscard]] Status stop_vcpus(sys::Moment deadline);
+    enum class Collect : std::uint8_t { nothing, vcpu_state };
+    [[nodiscard]] Status stop_vcpus(sys::Moment deadline, Collect collect);
     struct Impl;
     explicit Machine(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;

@@ -26,10 +26,11 @@ Status Machine::start() {
     if (!m.ready) {
         return Error(ErrorCode::conflict, "the machine has neither booted nor been restored");
     }
+    m.collection.reset();
     if (m.ended) {
+        m.held_loops.clear();
         return Error(ErrorCode::conflict, "the guest has ended");
     }
-    m.collection.reset();
     if (m.running) {
         // Undo of quiesce_devices() alone: the vCPUs never stopped.
         if (!std::exchange(m.devices_awake, true)) {
@@ -78,7 +79,7 @@ Status Machine::pause(std::chrono::milliseconds limit) {
     }
     const sys::Moment deadline = impl_->clock.now() + limit;
     GODWIT_TRY(quiesce_devices(limit));
-    return stop_vcpus(deadline);
+    return stop_vcpus(deadline, Collect::nothing);
 }
 
 Status Machine::pause_to_save(std::chrono::milliseconds limit) {
@@ -88,14 +89,17 @@ Status Machine::pause_to_save(std::chrono::milliseconds limit) {
     if (m.held_loops.empty()) {
         m.held_loops = m.back_ends->hold_loops();
     }
-    m.begin_collecting();
-    return stop_vcpus(deadline);
+    return stop_vcpus(deadline, Collect::vcpu_state);
 }
 
-Status Machine::stop_vcpus(sys::Moment deadline) {
+Status Machine::stop_vcpus(sys::Moment deadline, Collect collect) {
     Impl& m = *impl_;
     for (const auto& vcpu : m.vcpus) {
         vcpu->request_pause();
+    }
+    // Only now: a vCPU that has read its state must not enter the guest again.
+    if (collect == Collect::vcpu_state) {
+        m.begin_collecting();
     }
     m.stopped_at = {};
     for (const auto& vcpu : m.vcpus) {

@@ -186,6 +186,32 @@ TEST_F(MachineVmTest, state_saved_loaded_and_saved_again_is_the_same) {
     EXPECT_EQ(differences(*again, *saved), "");
 }
 
+TEST_F(MachineVmTest, state_read_on_the_way_to_rest_is_the_state_at_rest) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    const auto machine = boot(spec_for(kernel, 2));
+    for (int round = 0; round < 200; ++round) {
+        ASSERT_TRUE(machine->start().has_value());
+        ASSERT_TRUE(machine->pause_to_save().has_value());
+        const auto on_the_way = machine->save();
+        ASSERT_TRUE(on_the_way.has_value()) << on_the_way.error().to_string();
+        const auto at_rest = machine->save();
+        ASSERT_TRUE(at_rest.has_value()) << at_rest.error().to_string();
+        ASSERT_EQ(differences(*on_the_way, *at_rest), "") << "round " << round;
+    }
+}
+
+TEST_F(MachineVmTest, guest_that_ends_before_it_is_saved_can_be_destroyed_by_another_thread) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::hello_code()));
+    auto machine = boot(spec_for(kernel));
+    ASSERT_TRUE(machine->start().has_value());
+    ASSERT_EQ(witness_.wait_stopped(), StopReason::powered_off) << witness_.detail();
+    std::thread([&] {
+        EXPECT_TRUE(machine->pause_to_save().has_value());
+        EXPECT_EQ(machine->save().error().code(), ErrorCode::conflict);
+    }).join();
+    machine.reset();
+}
+
 /// "r--s", "rw-s": the rights of the mapping that holds `address`.
 std::string rights_at(const std::byte* address) {
     std::ifstream maps("/proc/self/maps");

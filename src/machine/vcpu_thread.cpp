@@ -69,13 +69,13 @@ bool VcpuThread::wait_parked_until(std::chrono::steady_clock::time_point deadlin
 }
 
 void VcpuThread::begin(std::move_only_function<void()> task) {
-    const std::scoped_lock lock(mutex_);
-    GODWIT_ASSERT(!working_);
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !working_; });
     task_ = std::move(task);
     working_ = true;
     if (parked_) {
         changed_.notify_all();
-    } else {
+    } else if (wanted_ == Wanted::running) {
         leave_guest();
     }
 }

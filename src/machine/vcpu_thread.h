@@ -67,8 +67,8 @@ class VcpuThread {
     /// When it last left the guest to park.
     [[nodiscard]] sys::Moment parked_at() const;
     /// Has the thread run `task`, which may use its vCPU. A vCPU in the guest leaves it for that
-    /// and enters it again afterwards, unless a pause was requested. One task at a time; what it
-    /// refers to lives until finish() has returned.
+    /// and enters it again afterwards, unless a pause was requested before. Waits for a task given
+    /// before; what it refers to lives until finish() has returned.
     void begin(std::move_only_function<void()> task);
     /// Forgets a task that has not begun.
     void drop_task();
