@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "sys/prefault.h"
+#include "vmm/plan.h"
 #include "vmm/service.h"
 
 #include <CLI/CLI.hpp>
@@ -11,6 +12,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
 namespace {
 
@@ -29,10 +31,15 @@ int serve(godwit::vmm::Options options) {
 
 int main(int argc, char** argv) {
     godwit::sys::keep_freed_memory();
+    if (argc == 2 && std::string_view(argv[1]) == "--describe") {
+        const std::string description = godwit::vmm::describe_build();
+        return std::fputs(description.c_str(), stdout) < 0 ? 1 : 0;
+    }
     godwit::vmm::Options options;
     std::string instance;
     std::string level = "info";
     CLI::App app("Runs one virtual machine. Started by godwitd.", "godwit-vmm");
+    app.footer("godwit-vmm --describe tells in one line of JSON what this build takes over.");
     app.set_version_flag("--version",
                          std::string(godwit::version()) + " (build " +
                              std::string(godwit::build_id()) + ")");

@@ -331,14 +331,14 @@ class Successor final : public handover::Destination {
 };
 
 /// Every kind of section once, however many of it there are.
-std::vector<SectionKind> sections_of(const SourceParts& parts) {
+std::vector<SectionKind> sections_of(const machine::Machine& machine, const Endpoints& ends) {
     std::vector<SectionKind> kinds;
-    for (const machine::Machine::PlannedSection& section : parts.machine.planned_sections()) {
+    for (const machine::Machine::PlannedSection& section : machine.planned_sections()) {
         if (std::ranges::find(kinds, section.id.name, &SectionKind::name) == kinds.end()) {
             kinds.push_back({.name = section.id.name, .version = section.version});
         }
     }
-    const state::SectionType endpoints = parts.endpoints.section_type();
+    const state::SectionType endpoints = ends.section_type();
     kinds.push_back({.name = std::string(endpoints.name), .version = endpoints.version});
     return kinds;
 }
@@ -349,11 +349,29 @@ Status begin_offer(const SourceParts& parts, Parcel& parcel) {
     parcel.offer.epoch = parts.expected.epoch;
     parcel.offer.paused = !parts.machine.running();
     parcel.offer.spec_json = machine::to_json(parts.machine.spec());
-    parcel.offer.sections = sections_of(parts);
+    parcel.offer.sections = sections_of(parts.machine, parts.endpoints);
     return parcel.offer.descriptors.add("owner", GODWIT_TRY(parts.record.fd().duplicate()));
 }
 
 } // namespace
+
+SourcePlan plan_source(machine::Machine& machine, Endpoints& endpoints) {
+    Parcel parcel;
+    const DescriptorCarrier descriptors(machine, parcel);
+    const EndpointCarrier consoles(endpoints, parcel);
+    const StateCarrier state(machine, endpoints, parcel);
+    const std::array<const handover::Carrier*, 3> carriers{&descriptors, &consoles, &state};
+    SourcePlan plan{.blockers = machine.save_blockers(),
+                    .carriers = {},
+                    .sections = sections_of(machine, endpoints)};
+    for (const handover::Carrier* carrier : carriers) {
+        for (std::string& blocker : carrier->blockers()) {
+            plan.blockers.push_back(std::move(blocker));
+        }
+        plan.carriers.push_back(carrier->carried());
+    }
+    return plan;
+}
 
 handover::Report run_source(SourceParts parts, const sys::MessageSocket& successor) {
     handover::Report report{.machine = parts.machine.spec().name,

@@ -41,6 +41,14 @@ struct SourceParts {
     std::function<void(handover::Phase)> progress;
 };
 
+/// What an exchange of this machine would do, asked while the guest runs. Touches nothing.
+struct SourcePlan {
+    std::vector<std::string> blockers;
+    std::vector<handover::CarriedResource> carriers; ///< Without bytes: nothing was carried yet.
+    std::vector<SectionKind> sections;               ///< What the state is going to hold.
+};
+[[nodiscard]] SourcePlan plan_source(machine::Machine& machine, Endpoints& endpoints);
+
 /// Runs the exchange over `successor`. Whatever happened stands in the report.
 [[nodiscard]] handover::Report run_source(SourceParts parts, const sys::MessageSocket& successor);
 

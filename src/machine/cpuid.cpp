@@ -255,6 +255,14 @@ std::string bits_of(std::uint32_t word) {
 
 } // namespace
 
+Result<kvm::CpuidEntries> offered_cpuid() {
+    const kvm::Kvm kvm = GODWIT_TRY(kvm::Kvm::open());
+    return guest_cpuid(
+        GODWIT_TRY(kvm.supported_cpuid()),
+        {.vcpus = 1, .tsc_deadline_timer = kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0},
+        0);
+}
+
 Status check_cpuid(std::span<const kvm_cpuid_entry2> saved,
                    std::span<const kvm_cpuid_entry2> offered) {
     const kvm_cpuid_entry2 theirs = entry_of(saved, 0, 0);

@@ -24,6 +24,9 @@ struct CpuidOptions {
 [[nodiscard]] kvm::CpuidEntries
 guest_cpuid(const kvm::CpuidEntries& supported, const CpuidOptions& options, std::uint32_t index);
 
+/// What this build would give the first vCPU of a machine on this host.
+[[nodiscard]] Result<kvm::CpuidEntries> offered_cpuid();
+
 /// Whether a guest that was given `saved` may run where guests are given `offered`: unsupported,
 /// naming leaf, register and bits, if it has a feature this host has not.
 [[nodiscard]] Status check_cpuid(std::span<const kvm_cpuid_entry2> saved,

@@ -28,6 +28,8 @@
 #include <string_view>
 #include <vector>
 
+struct kvm_cpuid_entry2;
+
 namespace godwit::machine {
 
 /// The outside things a machine holds, each under a stable name ("ram", "disk0", "net0.0",
@@ -137,6 +139,9 @@ class Machine {
     /// Reasons against saving this machine, each with what to do, asked while it runs; empty if
     /// none.
     [[nodiscard]] std::vector<std::string> save_blockers() const;
+
+    /// The processor its first vCPU was given (check_cpuid in machine/cpuid.h).
+    [[nodiscard]] std::span<const kvm_cpuid_entry2> cpuid() const noexcept;
 
     /// Lets devices and vCPUs run. Idempotent.
     [[nodiscard]] Status start();

@@ -148,6 +148,10 @@ std::vector<Machine::PlannedSection> Machine::planned_sections() const {
     return planned;
 }
 
+std::span<const kvm_cpuid_entry2> Machine::cpuid() const noexcept {
+    return impl_->cpuid.front();
+}
+
 std::span<const state::SectionType> Machine::known_sections() noexcept {
     static constexpr std::array known{vm_section,
                                       vcpu_section,

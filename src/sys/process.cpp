@@ -9,12 +9,19 @@
 
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 
 namespace godwit::sys {
 
 std::string ExitStatus::to_string() const {
     return signalled ? "killed by signal " + std::to_string(code)
                      : "exit code " + std::to_string(code);
+}
+
+std::chrono::nanoseconds process_cpu_time() noexcept {
+    timespec used{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
 }
 
 namespace {

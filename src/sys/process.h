@@ -33,6 +33,9 @@ struct ExitStatus {
     [[nodiscard]] std::string to_string() const;
 };
 
+/// Processor time all threads of this process have used. Any thread.
+[[nodiscard]] std::chrono::nanoseconds process_cpu_time() noexcept;
+
 /// A process seen through a pidfd: its number cannot be reused under us. Destroying it neither
 /// kills nor waits.
 class Process {

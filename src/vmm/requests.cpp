@@ -1,6 +1,8 @@
 #include "base/fault_point.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "sys/process.h"
+#include "vmm/plan.h"
 #include "vmm/service.h"
 
 #include <unistd.h>
@@ -107,6 +109,32 @@ nlohmann::json Service::info_json() const {
     return info;
 }
 
+/// What speaks against an exchange now, all of it, and how it would carry the machine.
+nlohmann::json Service::plan_json(const nlohmann::json& successor) {
+    nlohmann::json plan = status_json();
+    plan["cpu_us"] =
+        std::chrono::duration_cast<std::chrono::microseconds>(sys::process_cpu_time()).count();
+    plan["uptime_us"] = sys::microseconds_between(started_at_, clock_.now());
+    plan["carriers"] = nlohmann::json::array();
+    std::vector<std::string> blockers;
+    const Status owner = check_owner();
+    if (!owner.has_value()) {
+        blockers.push_back(owner.error().to_string());
+    } else {
+        exchange::SourcePlan source = exchange::plan_source(*machine_, *consoles_);
+        blockers = std::move(source.blockers);
+        for (std::string& refusal : refusals_of(successor, source.sections, machine_->cpuid())) {
+            blockers.push_back(std::move(refusal));
+        }
+        for (const handover::CarriedResource& carried : source.carriers) {
+            plan["carriers"].push_back(
+                {{"resource", carried.resource}, {"carrier", carried.carrier}});
+        }
+    }
+    plan["blockers"] = blockers;
+    return plan;
+}
+
 Status Service::pause_guest() {
     GODWIT_TRY(check_owner());
     GODWIT_TRY(machine_->pause().with_context("the guest cannot be paused and runs on"));
@@ -182,6 +210,8 @@ void Service::handle(ControlServer::Request request) {
         reply.result(status_json());
     } else if (method == "info") {
         reply.result(info_json());
+    } else if (method == "plan") {
+        reply.result(plan_json(request.params.value("successor", nlohmann::json())));
     } else if (method == "subscribe") {
         control_->subscribe(reply.connection());
         reply.result(nlohmann::json::object());

@@ -78,6 +78,7 @@ class Service {
     void handle(ControlServer::Request request);
     [[nodiscard]] nlohmann::json status_json() const;
     [[nodiscard]] nlohmann::json info_json() const;
+    [[nodiscard]] nlohmann::json plan_json(const nlohmann::json& successor);
     [[nodiscard]] Status pause_guest();
     [[nodiscard]] Status resume_guest();
     [[nodiscard]] Status stop_guest(bool force);
