@@ -1,6 +1,7 @@
-/// pause, resume, stop, balloon and disk refresh; snapshot and exchange.
+/// pause, resume, stop, balloon and disk refresh; snapshot and recover.
 
 #include "cli/commands.h"
+#include "cli/operate.h"
 #include "cli/run_flags.h"
 #include "cli/size_text.h"
 
@@ -16,11 +17,6 @@ namespace {
 using control::Json;
 using control::number_member;
 using control::text_member;
-
-Result<DaemonClient> daemon_for(const Session& session, const std::string& name) {
-    GODWIT_TRY(control::check_machine_name(name));
-    return session.daemon();
-}
 
 /// A request that is answered at once; prints the machine.
 ExitCode put_and_print(const Session& session,
@@ -39,32 +35,17 @@ ExitCode put_and_print(const Session& session,
     return ExitCode::done;
 }
 
-/// Starts an operation and follows it; prints its result with `text_of`.
-ExitCode operate(const Session& session,
-                 const std::string& name,
-                 const std::string& action,
-                 const Json& body,
-                 std::string (*text_of)(const Json& result)) {
-    const Result<DaemonClient> daemon = daemon_for(session, name);
-    Result<Json> operation = daemon.has_value()
-                                 ? daemon->put("/api/v1/machines/" + name + "/" + action, body)
-                                 : Result<Json>(daemon.error());
-    if (operation.has_value()) {
-        operation = follow(session, *daemon, std::move(*operation));
-    }
-    if (!operation.has_value()) {
-        return session.fail(operation.error());
-    }
-    const ExitCode code = exit_code_of_operation(*operation);
-    const Json& result = (*operation)["result"];
-    if (code == ExitCode::done) {
-        session.print(result, text_of(result));
-        return code;
-    }
-    if (session.json && result.is_object()) {
-        session.print(result, "");
-    }
-    return session.fail(control::error_of((*operation)["error"]), code);
+/// Starts an operation of one machine and follows it.
+ExitCode operate_on(const Session& session,
+                    const std::string& name,
+                    const std::string& action,
+                    const Json& body,
+                    std::string (*text_of)(const Json& result)) {
+    return operate(session,
+                   daemon_for(session, name),
+                   "/api/v1/machines/" + name + "/" + action,
+                   body,
+                   text_of);
 }
 
 struct StopCommand {
@@ -93,7 +74,7 @@ void add_stop(CLI::App& app, Invocation& invocation) {
     stop->callback([command, &invocation] {
         invocation.action = [command, &invocation] {
             const Json body{{"force", command->force}, {"timeout_s", command->timeout_seconds}};
-            return operate(invocation.session, command->name, "stop", body, stopped_text);
+            return operate_on(invocation.session, command->name, "stop", body, stopped_text);
         };
     });
 }
@@ -189,20 +170,6 @@ std::string snapshot_text(const Json& result) {
            std::to_string(number_member(result, "written_bytes")) + " bytes were not zero\n";
 }
 
-std::string exchange_text(const Json& report) {
-    const Json builds = report.contains("build_ids") ? report["build_ids"] : Json();
-    const auto build = [&](std::size_t index) {
-        return builds.is_array() && builds.size() > index && builds[index].is_string()
-                   ? builds[index].get<std::string>().substr(0, 12)
-                   : std::string("?");
-    };
-    return text_member(report, "machine") + " runs in its new VMM (build " + build(0) + " -> " +
-           build(1) + "); it stood still for " +
-           duration_text(static_cast<std::int64_t>(number_member(report, "blackout_us"))) + ", " +
-           std::to_string(number_member(report, "guest_bytes_copied")) +
-           " bytes of its memory were copied\n";
-}
-
 std::string recovered_text(const Json& report) {
     return text_member(report, "machine") + ": " + text_member(report, "outcome") +
            "\n  found: " + text_member(report, "found") +
@@ -228,7 +195,7 @@ void add_recover(CLI::App& app, Invocation& invocation) {
                     "  godwit recover web1 --json");
     recover->callback([name, &invocation] {
         invocation.action = [name, &invocation] {
-            return operate(invocation.session, *name, "recover", Json::object(), recovered_text);
+            return operate_on(invocation.session, *name, "recover", Json::object(), recovered_text);
         };
     });
 }
@@ -236,13 +203,6 @@ void add_recover(CLI::App& app, Invocation& invocation) {
 struct SnapshotCommand {
     std::string name;
     std::string directory;
-};
-
-struct ExchangeCommand {
-    std::string name;
-    std::string program;
-    std::uint64_t deadline_ms = 5'000;
-    std::uint64_t prepare_ms = 30'000;
 };
 
 } // namespace
@@ -265,50 +225,12 @@ void add_handover_commands(CLI::App& app, Invocation& invocation) {
     snapshot->callback([shot, &invocation] {
         invocation.action = [shot, &invocation] {
             const Json body{{"directory", absolute_path(shot->directory)}};
-            return operate(invocation.session, shot->name, "snapshot", body, snapshot_text);
+            return operate_on(invocation.session, shot->name, "snapshot", body, snapshot_text);
         };
     });
 
     add_recover(app, invocation);
-
-    auto command = std::make_shared<ExchangeCommand>();
-    CLI::App* const exchange =
-        app.add_subcommand("exchange", "Put a new VMM under a running guest");
-    exchange->add_option("NAME", command->name, "Name of the machine")->required();
-    exchange
-        ->add_option(
-            "--to", command->program, "The new godwit-vmm (default: the one beside godwitd)")
-        ->type_name("PATH");
-    exchange
-        ->add_option("--deadline-ms",
-                     command->deadline_ms,
-                     "Longest time from when the devices come to rest until the new VMM runs the "
-                     "guest (default 5000)")
-        ->type_name("MS")
-        ->check(CLI::Range(1, 600'000).description(""));
-    exchange
-        ->add_option("--prepare-ms",
-                     command->prepare_ms,
-                     "Longest time for building the machine in the new VMM, while the guest runs "
-                     "(default 30000)")
-        ->type_name("MS")
-        ->check(CLI::Range(1, 600'000).description(""));
-    exchange->footer(
-        "Ends in a report. If anything fails before the guest has changed its owner, it runs\n"
-        "on where it was (exit code 1). Ctrl-C cancels.\n"
-        "\n"
-        "Examples:\n"
-        "  godwit exchange web1\n"
-        "  godwit exchange web1 --to /opt/godwit/bin/godwit-vmm --json");
-    exchange->callback([command, &invocation] {
-        invocation.action = [command, &invocation] {
-            Json body{{"deadline_ms", command->deadline_ms}, {"prepare_ms", command->prepare_ms}};
-            if (!command->program.empty()) {
-                body["program"] = absolute_path(command->program);
-            }
-            return operate(invocation.session, command->name, "exchange", body, exchange_text);
-        };
-    });
+    add_exchange_command(app, invocation);
 }
 
 } // namespace godwit::cli

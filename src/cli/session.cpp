@@ -105,13 +105,24 @@ ExitCode exit_code_of(const Error& error) noexcept {
 
 Result<control::Json>
 follow(const Session& session, const DaemonClient& daemon, control::Json operation) {
+    const ProgressLine progress(!session.json);
+    return follow(session, daemon, std::move(operation), [&](const control::Json& now) {
+        if (control::text_member(now, "state") == "running") {
+            progress.show(now);
+        }
+    });
+}
+
+Result<control::Json> follow(const Session& session,
+                             const DaemonClient& daemon,
+                             control::Json operation,
+                             const std::function<void(const control::Json&)>& show) {
     const std::uint64_t id = control::number_member(operation, "id");
     const std::string path = "/api/v1/operations/" + std::to_string(id);
     const InterruptCounter counter;
-    const ProgressLine progress(!session.json);
     int cancelled = 0;
     while (control::text_member(operation, "state") == "running") {
-        progress.show(operation);
+        show(operation);
         if (interrupts > cancelled) {
             cancelled = interrupts;
             const Result<control::Json> answer =
@@ -124,6 +135,7 @@ follow(const Session& session, const DaemonClient& daemon, control::Json operati
         operation = GODWIT_TRY(daemon.get(path + "?wait_ms=" + std::to_string(wait_ms) +
                                           "&revision=" + std::to_string(revision)));
     }
+    show(operation);
     return operation;
 }
 

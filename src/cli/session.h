@@ -7,6 +7,7 @@
 #include "cli/daemon_client.h"
 #include "control/json_text.h"
 
+#include <functional>
 #include <string>
 
 namespace godwit::cli {
@@ -45,6 +46,13 @@ class Session {
 /// operation as godwitd describes it.
 [[nodiscard]] Result<control::Json>
 follow(const Session& session, const DaemonClient& daemon, control::Json operation);
+
+/// The same, told by `show` at each change and at the end.
+[[nodiscard]] Result<control::Json>
+follow(const Session& session,
+       const DaemonClient& daemon,
+       control::Json operation,
+       const std::function<void(const control::Json& operation)>& show);
 
 /// The exit code of an ended operation: by the outcome in its report if there is one.
 [[nodiscard]] ExitCode exit_code_of_operation(const control::Json& operation);

@@ -20,6 +20,9 @@ constexpr milliseconds start_wait_max{60'000};
 constexpr std::uint64_t wait_ms_max = 60'000;
 constexpr std::uint64_t stop_timeout_s_max = 86'400;
 constexpr std::uint64_t deadline_ms_max = 600'000;
+constexpr std::size_t name_bytes_max = 64;
+/// Reports in one answer.
+constexpr std::uint64_t reports_max = 1'000;
 
 ApiResponse json_response(int status, const Json& body) {
     return {.status = status, .body = json_text(body) + "\n"};
@@ -111,7 +114,7 @@ struct Api::Route {
 };
 
 std::span<const Api::Route> Api::table() {
-    static constexpr std::array<Route, 18> routes{{
+    static constexpr std::array<Route, 21> routes{{
         {"GET", "/metrics", &Api::metrics},
         {"GET", "/api/v1/version", &Api::version},
         {"GET", "/api/v1/machines", &Api::list_machines},
@@ -127,6 +130,9 @@ std::span<const Api::Route> Api::table() {
         {"PUT", "/api/v1/machines/{name}/disks/{disk}/refresh", &Api::refresh_disk},
         {"GET", "/api/v1/machines/{name}/reports", &Api::machine_reports},
         {"POST", "/api/v1/restore", &Api::restore},
+        {"PUT", "/api/v1/exchange", &Api::exchange_all},
+        {"PUT", "/api/v1/exchange/plan", &Api::plan_exchange},
+        {"GET", "/api/v1/reports", &Api::reports},
         {"GET", "/api/v1/operations", &Api::list_operations},
         {"GET", "/api/v1/operations/{id}", &Api::show_operation},
         {"DELETE", "/api/v1/operations/{id}", &Api::cancel_operation},
@@ -323,17 +329,67 @@ Result<std::string> read_directory(const Json& body) {
     return directory;
 }
 
-Result<Supervisor::ExchangeRequest> read_exchange(const Json& body) {
-    JsonObject object = GODWIT_TRY(JsonObject::of(body));
+/// The members every exchange has.
+Result<Supervisor::ExchangeRequest> read_exchange_members(JsonObject& object) {
     Supervisor::ExchangeRequest request;
     request.program = GODWIT_TRY(object.text("program", path_bytes_max)).value_or("");
+    const auto mode = GODWIT_TRY(object.text("mode", name_bytes_max));
     const auto deadline =
         GODWIT_TRY(object.number("deadline_ms", {.min = 1, .max = deadline_ms_max}));
     const auto prepare =
         GODWIT_TRY(object.number("prepare_ms", {.min = 1, .max = deadline_ms_max}));
+    if (mode.has_value()) {
+        request.mode = GODWIT_TRY(exchange_mode_named(*mode));
+    }
     request.deadline = milliseconds(deadline.value_or(5'000));
     request.prepare = milliseconds(prepare.value_or(30'000));
+    return request;
+}
+
+Result<Supervisor::ExchangeRequest> read_exchange(const Json& body) {
+    JsonObject object = GODWIT_TRY(JsonObject::of(body));
+    Supervisor::ExchangeRequest request = GODWIT_TRY(read_exchange_members(object));
     GODWIT_TRY(object.finish());
+    return request;
+}
+
+Result<Supervisor::ExchangeAllRequest> read_exchange_all(const Json& body) {
+    JsonObject object = GODWIT_TRY(JsonObject::of(body));
+    Supervisor::ExchangeAllRequest request;
+    request.exchange = GODWIT_TRY(read_exchange_members(object));
+    const auto order = GODWIT_TRY(object.text("order", name_bytes_max));
+    const auto concurrency =
+        GODWIT_TRY(object.number("concurrency", {.min = 1, .max = concurrency_max}));
+    const bool keep_going = GODWIT_TRY(object.flag("keep_going", false));
+    const bool again = GODWIT_TRY(object.flag("again", false));
+    if (order.has_value()) {
+        request.order = GODWIT_TRY(exchange_order_named(*order));
+    }
+    request.concurrency = static_cast<unsigned>(concurrency.value_or(0));
+    request.on_failure =
+        keep_going ? Supervisor::OnFailure::keep_going : Supervisor::OnFailure::stop;
+    request.current =
+        again ? Supervisor::CurrentBuild::exchange : Supervisor::CurrentBuild::leave;
+    GODWIT_TRY(object.finish());
+    return request;
+}
+
+/// As read_exchange_all(), and "machine" for a plan of one.
+Result<Supervisor::ExchangeAllRequest> read_plan(Json body) {
+    std::string machine;
+    if (body.is_object() && body.contains("machine")) {
+        if (!body["machine"].is_string()) {
+            return Error(ErrorCode::invalid_argument, "request: /machine: must be a text");
+        }
+        machine = body["machine"];
+        GODWIT_TRY(check_machine_name(machine).with_context("request: /machine"));
+        body.erase("machine");
+    }
+    Supervisor::ExchangeAllRequest request = GODWIT_TRY(read_exchange_all(body));
+    if (!machine.empty()) {
+        request.machine = machine;
+        request.current = Supervisor::CurrentBuild::exchange;
+    }
     return request;
 }
 
@@ -406,6 +462,42 @@ void Api::exchange(Call call) {
                                                 ? supervisor_.exchange(call.values[0], *request)
                                                 : Result<std::uint64_t>(request.error());
     answer_operation(std::move(call), operation);
+}
+
+void Api::exchange_all(Call call) {
+    auto request = read_exchange_all(call.body);
+    const Result<std::uint64_t> operation = request.has_value()
+                                                ? supervisor_.exchange_all(std::move(*request))
+                                                : Result<std::uint64_t>(request.error());
+    answer_operation(std::move(call), operation);
+}
+
+void Api::plan_exchange(Call call) {
+    auto request = read_plan(call.body);
+    if (!request.has_value()) {
+        call.fail(request.error());
+        return;
+    }
+    supervisor_.plan_exchange(
+        std::move(*request),
+        Reply<Json>([reply = std::move(call.reply)](const Result<Json>& plan) mutable {
+            reply(plan.has_value() ? json_response(200, *plan) : error_response(plan.error()));
+        }));
+}
+
+void Api::reports(Call call) {
+    const auto query = [&](const char* name, const char* otherwise) {
+        const auto found = call.request.query.find(name);
+        return found == call.request.query.end() ? std::string(otherwise) : found->second;
+    };
+    const std::string machine = query("machine", "");
+    const Result<std::uint64_t> limit = number_of(query("limit", "100"), "limit");
+    const Status good = machine.empty() ? ok() : check_machine_name(machine);
+    if (!limit.has_value() || !good.has_value()) {
+        call.fail(limit.has_value() ? good.error() : limit.error());
+        return;
+    }
+    call.answer(200, {{"reports", supervisor_.history(machine, std::min(*limit, reports_max))}});
 }
 
 void Api::recover(Call call) {

@@ -80,6 +80,9 @@ class Api {
     void stop(Call call);
     void snapshot(Call call);
     void exchange(Call call);
+    void exchange_all(Call call);
+    void plan_exchange(Call call);
+    void reports(Call call);
     void recover(Call call);
     void balloon(Call call);
     void refresh_disk(Call call);

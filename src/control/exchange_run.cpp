@@ -335,7 +335,7 @@ void ExchangeRun::finish() {
     Json& report = *report_;
     report["machine"] = machine_;
     const std::string outcome = text_member(report, "outcome");
-    supervisor_.history_.append(report);
+    supervisor_.exchange_ended(machine_, report, request_.mode);
     if (MachineEntry* const entry = supervisor_.find(machine_); entry != nullptr) {
         entry->reports.push_back(json_text(report));
         if (entry->reports.size() > reports_per_machine_max) {
@@ -346,8 +346,6 @@ void ExchangeRun::finish() {
     supervisor_.parts_.events.append("exchanged", machine_, {{"report", report}});
     const std::string reason = text_member(report, "reason", "no reason was given");
     if (outcome == "done") {
-        supervisor_.parts_.metrics.exchange_blackout(
-            static_cast<double>(number_member(report, "blackout_us")) / 1e6);
         supervisor_.parts_.operations.succeed(operation_, report);
     } else if (cancelled_ && outcome == "rolled_back") {
         supervisor_.parts_.operations.fail(

@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::array<std::string_view, 6> end_reasons{
     "powered_off", "rebooted", "triple_fault", "internal_error", "killed", "start_failed"};
+constexpr std::array<std::string_view, 4> exchange_outcomes{
+    "done", "rolled_back", "failed_after_commit", "lost"};
 constexpr std::array<std::string_view, 6> machine_states{
     "starting", "running", "paused", "frozen", "recovering", "unresponsive"};
 
@@ -39,6 +41,28 @@ std::string label(std::string_view value) {
 void header(std::string& out, std::string_view name, std::string_view type, std::string_view help) {
     out.append("# TYPE ").append(name).append(" ").append(type).append("\n");
     out.append("# HELP ").append(name).append(" ").append(help).append("\n");
+}
+
+void time_header(std::string& out, std::string_view name, std::string_view help) {
+    out.append("# TYPE ").append(name).append(" histogram\n");
+    out.append("# UNIT ").append(name).append(" seconds\n");
+    out.append("# HELP ").append(name).append(" ").append(help).append("\n");
+}
+
+/// The samples of a histogram; `labels` is empty or "name=\"value\",...".
+void write(std::string& out,
+           const std::string& name,
+           const std::string& labels,
+           const Histogram& histogram) {
+    const std::string first = labels.empty() ? "{" : "{" + labels + ",";
+    const std::string all = labels.empty() ? "" : "{" + labels + "}";
+    for (std::size_t i = 0; i < Histogram::bounds_seconds.size(); ++i) {
+        out += name + "_bucket" + first + "le=\"" + number_text(Histogram::bounds_seconds[i]) +
+               "\"} " + std::to_string(histogram.at_most(i)) + "\n";
+    }
+    out += name + "_bucket" + first + "le=\"+Inf\"} " + std::to_string(histogram.count()) + "\n";
+    out += name + "_count" + all + " " + std::to_string(histogram.count()) + "\n";
+    out += name + "_sum" + all + " " + number_text(histogram.sum_seconds()) + "\n";
 }
 
 } // namespace
@@ -72,6 +96,19 @@ void Metrics::machine_ended(std::string_view reason) {
     ++ended_[std::string(known ? reason : "other")];
 }
 
+void Metrics::exchange_ended(const Exchange& exchange) {
+    const bool known =
+        std::ranges::find(exchange_outcomes, exchange.outcome) != exchange_outcomes.end();
+    ++exchanges_[{std::string(exchange.mode), known ? exchange.outcome : "other"}];
+    if (exchange.outcome != "done") {
+        return;
+    }
+    blackout_.observe(exchange.blackout_seconds);
+    for (const auto& [phase, seconds] : exchange.phases) {
+        phases_[{std::string(exchange.mode), std::string(phase)}].observe(seconds);
+    }
+}
+
 std::string Metrics::render(const std::map<std::string, std::uint64_t>& machines,
                             const BuildInfo& build) const {
     std::string out;
@@ -96,18 +133,24 @@ std::string Metrics::render(const std::map<std::string, std::uint64_t>& machines
         out += "godwit_operations_total{kind=" + label(key.first) +
                ",outcome=" + label(key.second) + "} " + std::to_string(count) + "\n";
     }
-    out += "# TYPE godwit_exchange_blackout_seconds histogram\n"
-           "# UNIT godwit_exchange_blackout_seconds seconds\n"
-           "# HELP godwit_exchange_blackout_seconds Time the vCPUs stood still in an exchange.\n";
-    for (std::size_t i = 0; i < Histogram::bounds_seconds.size(); ++i) {
-        out += "godwit_exchange_blackout_seconds_bucket{le=\"" +
-               number_text(Histogram::bounds_seconds[i]) + "\"} " +
-               std::to_string(blackout_.at_most(i)) + "\n";
+    header(out, "godwit_exchanges", "counter", "Exchanges of a machine's VMM, by mode and outcome.");
+    for (const auto& [key, count] : exchanges_) {
+        out += "godwit_exchanges_total{mode=" + label(key.first) +
+               ",outcome=" + label(key.second) + "} " + std::to_string(count) + "\n";
     }
-    out += "godwit_exchange_blackout_seconds_bucket{le=\"+Inf\"} " +
-           std::to_string(blackout_.count()) + "\n";
-    out += "godwit_exchange_blackout_seconds_count " + std::to_string(blackout_.count()) + "\n";
-    out += "godwit_exchange_blackout_seconds_sum " + number_text(blackout_.sum_seconds()) + "\n";
+    time_header(out,
+                "godwit_exchange_blackout_seconds",
+                "Time the vCPUs stood still in an exchange that was done.");
+    write(out, "godwit_exchange_blackout_seconds", "", blackout_);
+    time_header(out,
+                "godwit_exchange_phase_seconds",
+                "Time spent in each phase of an exchange that was done.");
+    for (const auto& [key, histogram] : phases_) {
+        write(out,
+              "godwit_exchange_phase_seconds",
+              "mode=" + label(key.first) + ",phase=" + label(key.second),
+              histogram);
+    }
     return out + "# EOF\n";
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-/// The numbers godwitd gives to a monitoring system: counters and one histogram, rendered as
+/// The numbers godwitd gives to a monitoring system: counters and histograms, rendered as
 /// OpenMetrics 1.0 text. Labels come from fixed sets, whatever a VMM says. Control thread only.
 
 #include <array>
@@ -9,14 +9,18 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace godwit::control {
 
 /// Counts of values up to each bound, cumulative when rendered.
 class Histogram {
   public:
-    /// Upper bounds in seconds, from 100 us to 10 s.
-    static constexpr std::array<double, 16> bounds_seconds{1e-4,
+    /// Upper bounds in seconds, from 10 us to 10 s.
+    static constexpr std::array<double, 19> bounds_seconds{1e-5,
+                                                           2.5e-5,
+                                                           5e-5,
+                                                           1e-4,
                                                            2.5e-4,
                                                            5e-4,
                                                            1e-3,
@@ -54,7 +58,16 @@ class Metrics {
     void operation_finished(std::string_view kind, std::string_view outcome);
     /// Unknown reasons are counted as "other".
     void machine_ended(std::string_view reason);
-    void exchange_blackout(double seconds) noexcept { blackout_.observe(seconds); }
+    /// What the end of an exchange is counted by. Modes come from exchange_mode.h, phases from
+    /// handover/phase.h; unknown outcomes are counted as "other".
+    struct Exchange {
+        std::string_view mode;
+        std::string outcome;
+        std::vector<std::pair<std::string_view, double>> phases; ///< Name and seconds.
+        double blackout_seconds = -1;
+    };
+    /// Times are taken of those that are done: of others they say nothing.
+    void exchange_ended(const Exchange& exchange);
     void machine_adopted() noexcept { ++adopted_; }
 
     /// `machines` counts machines by state; states without machines are given as 0.
@@ -65,6 +78,8 @@ class Metrics {
     std::map<std::pair<std::string, std::string>, std::uint64_t> operations_;
     std::map<std::string, std::uint64_t> ended_;
     Histogram blackout_;
+    std::map<std::pair<std::string, std::string>, std::uint64_t> exchanges_; ///< Mode, outcome.
+    std::map<std::pair<std::string, std::string>, Histogram> phases_;        ///< Mode, phase.
     std::uint64_t adopted_ = 0;
 };
 

@@ -21,6 +21,7 @@ struct Operations::Operation {
     bool cancelling = false;
     Json error;
     Json result;
+    Json progress;
 };
 
 struct Operations::Waiter {
@@ -80,6 +81,14 @@ void Operations::set_phase(std::uint64_t id, std::string_view phase) {
     changed(found->second);
 }
 
+void Operations::set_progress(std::uint64_t id, const Json& progress) {
+    const auto found = operations_.find(id);
+    if (found != operations_.end() && found->second.state == OperationState::running) {
+        found->second.progress = progress;
+        changed(found->second);
+    }
+}
+
 void Operations::succeed(std::uint64_t id, const Json& result) {
     finish(id, OperationState::succeeded, nullptr, result);
 }
@@ -101,6 +110,7 @@ void Operations::finish(std::uint64_t id,
     operation.state = state;
     operation.finished_ns = clock_.unix_nanoseconds();
     operation.result = result;
+    operation.progress = Json();
     operation.cancel = nullptr;
     Json details{{"operation", id}, {"kind", operation.kind}, {"state", name_of(state)}};
     if (error != nullptr) {
@@ -176,7 +186,8 @@ Json Operations::json_of_operation(const Operation& operation) const {
               {"started", time_text(operation.started_ns)},
               {"cancellable", static_cast<bool>(operation.cancel) && !operation.cancelling},
               {"error", operation.error},
-              {"result", operation.result}};
+              {"result", operation.result},
+              {"progress", operation.progress}};
     body["finished"] = operation.finished_ns == 0 ? Json() : Json(time_text(operation.finished_ns));
     const std::int64_t until =
         operation.finished_ns == 0 ? clock_.unix_nanoseconds() : operation.finished_ns;

@@ -41,6 +41,8 @@ class Operations {
     [[nodiscard]] std::uint64_t
     begin(std::string_view kind, std::string_view machine, CancelAction cancel);
     void set_phase(std::uint64_t id, std::string_view phase);
+    /// How far its parts are, for people who watch; goes when it ends.
+    void set_progress(std::uint64_t id, const Json& progress);
     /// Ends it. `result` is JSON; null means none.
     void succeed(std::uint64_t id, const Json& result);
     /// Ends it with an error (code cancelled: as cancelled). `result`: a report, or null.

@@ -1,5 +1,7 @@
 #include "control/program_path.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <filesystem>
 
@@ -14,6 +16,26 @@ std::string program_path(const char* variable, const std::string& name) {
     std::error_code error;
     const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
     return error ? name : (self.parent_path() / name).string();
+}
+
+Result<std::string> vmm_program_at(const std::string& path) {
+    const std::filesystem::path named(path);
+    if (!named.is_absolute()) {
+        return Error(ErrorCode::invalid_argument,
+                     "request: /program is '" + path + "': must be an absolute path");
+    }
+    std::error_code error;
+    std::filesystem::path program = named;
+    if (std::filesystem::is_directory(named, error)) {
+        program = named / "bin" / "godwit-vmm";
+        if (!std::filesystem::exists(program, error)) {
+            program = named / "godwit-vmm";
+        }
+    }
+    if (::access(program.c_str(), X_OK) != 0) {
+        return Error::from_errno(errno, "use '" + program.string() + "' as the new godwit-vmm");
+    }
+    return program.string();
 }
 
 } // namespace godwit::control

@@ -2,6 +2,8 @@
 
 /// Where Godwit's other programs are. Any thread.
 
+#include "base/result.h"
+
 #include <string>
 
 namespace godwit::control {
@@ -9,5 +11,9 @@ namespace godwit::control {
 /// The value of the environment variable `variable` if it is set, else the file `name` in the
 /// directory of the running executable.
 [[nodiscard]] std::string program_path(const char* variable, const std::string& name);
+
+/// The godwit-vmm meant by `path`, absolute: the program itself, or the prefix of an installation
+/// ("PREFIX/bin/godwit-vmm", else "PREFIX/godwit-vmm"). It can be executed.
+[[nodiscard]] Result<std::string> vmm_program_at(const std::string& path);
 
 } // namespace godwit::control

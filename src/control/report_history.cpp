@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <sstream>
 
@@ -29,6 +30,46 @@ void ReportHistory::append(const Json& report) const {
     if (!done.has_value()) {
         log::warn("history_not_written", {{"reason", done.error().to_string()}});
     }
+}
+
+namespace {
+
+/// Adds lines from the end of a file until there are `limit`; newest first.
+void add_last(const std::string& path,
+              const std::string& machine,
+              std::size_t limit,
+              std::vector<std::string>& newest_first) {
+    const Result<std::string> text = sys::read_file(path, 2 * ReportHistory::file_bytes_max);
+    if (!text.has_value()) {
+        return;
+    }
+    std::string_view left = *text;
+    while (!left.empty() && newest_first.size() < limit) {
+        left = left.substr(0, left.find_last_not_of('\n') + 1);
+        const std::size_t before = left.find_last_of('\n');
+        const std::string_view line =
+            before == std::string_view::npos ? left : left.substr(before + 1);
+        left = left.substr(0, before == std::string_view::npos ? 0 : before);
+        if (line.empty()) {
+            continue;
+        }
+        const Result<Json> report = parse_json(line);
+        if (report.has_value() && report->is_object() &&
+            (machine.empty() || text_member(*report, "machine") == machine)) {
+            newest_first.emplace_back(line);
+        }
+    }
+}
+
+} // namespace
+
+std::vector<std::string> ReportHistory::last(const std::string& machine, std::size_t limit) const {
+    std::vector<std::string> reports;
+    const std::size_t wanted = std::min(limit, reports_read_max);
+    add_last(path_, machine, wanted, reports);
+    add_last(path_ + ".1", machine, wanted, reports);
+    std::ranges::reverse(reports);
+    return reports;
 }
 
 std::vector<std::string> ReportHistory::last_of(const std::string& machine) const {

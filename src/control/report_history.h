@@ -22,6 +22,12 @@ class ReportHistory {
     explicit ReportHistory(std::string path) : path_(std::move(path)) {}
     /// Adds a report; a failure is logged, because the operation itself is over.
     void append(const Json& report) const;
+    /// How many last() gives at most.
+    static constexpr std::size_t reports_read_max = 10'000;
+    /// The last `limit` reports of one machine or, if it is empty, of all, oldest first, from both
+    /// files.
+    [[nodiscard]] std::vector<std::string> last(const std::string& machine,
+                                                std::size_t limit) const;
     /// The last reports of one machine, oldest first; lines that make no sense are skipped.
     [[nodiscard]] std::vector<std::string> last_of(const std::string& machine) const;
 

@@ -2,7 +2,10 @@
 
 #include "base/fault_point.h"
 #include "base/log.h"
+#include "control/blackout_history.h"
+#include "control/exchange_all.h"
 #include "control/exchange_run.h"
+#include "control/plan_run.h"
 #include "control/recover_run.h"
 
 #include <nlohmann/json.hpp>
@@ -66,6 +69,8 @@ void Supervisor::let_go() {
     settle_timer_.reset();
     settled_.dismiss();
     // Out of sight first: what is answered while they go must not find half of them.
+    const auto all = std::exchange(all_, {});
+    const auto plans = std::exchange(plans_, {});
     const auto exchanges = std::exchange(exchanges_, {});
     const auto recoveries = std::exchange(recoveries_, {});
     const auto machines = std::exchange(machines_, {});
@@ -196,6 +201,9 @@ void Supervisor::vmm_event(VmmInstance& vmm, const Json& event) {
         const auto found = exchanges_.find(vmm.machine());
         if (found != exchanges_.end()) {
             found->second->phase_reached(vmm, phase);
+        }
+        if (all_ != nullptr) {
+            all_->phase_reached(vmm.machine(), phase);
         }
         parts_.events.append("exchange", vmm.machine(), {{"phase", phase}});
     } else if (type == "rebooted") {
@@ -337,6 +345,9 @@ void Supervisor::forget(const std::string& name, const MachineEnd& end) {
     }
     parts_.metrics.machine_ended(end.reason);
     parts_.events.append("stopped", name, {{"reason", end.reason}, {"detail", end.detail}});
+    if (all_ != nullptr) {
+        all_->machine_gone(name);
+    }
     for (const std::uint64_t operation : stops) {
         parts_.operations.succeed(operation,
                                   {{"name", name}, {"reason", end.reason}, {"detail", end.detail}});

@@ -7,6 +7,8 @@
 /// within a time limit.
 
 #include "control/event_log.h"
+#include "control/exchange_mode.h"
+#include "control/exchange_order.h"
 #include "control/machine_entry.h"
 #include "control/metrics.h"
 #include "control/operations.h"
@@ -15,13 +17,18 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 
 namespace godwit::control {
 
+class BlackoutHistory;
+class ExchangeAll;
 class ExchangeRun;
+class PlanRun;
 class RecoverRun;
+struct ExchangePlan;
 
 /// What the supervisor works with; all of it outlives it.
 struct SupervisorParts {
@@ -59,13 +66,33 @@ class Supervisor final : public VmmWatcher {
     [[nodiscard]] Result<std::uint64_t> snapshot(const std::string& name,
                                                  const std::string& directory);
     struct ExchangeRequest {
-        std::string program; ///< Empty: the godwit-vmm beside godwitd.
+        ExchangeMode mode = ExchangeMode::hot_restart;
+        /// The new godwit-vmm or the prefix of an installation; empty: the one beside godwitd.
+        std::string program;
         /// From when the devices are told to rest until the guest must run in the new VMM.
         std::chrono::milliseconds deadline{5'000};
         /// For building the machine in the new VMM, while the guest runs.
         std::chrono::milliseconds prepare{30'000};
     };
     [[nodiscard]] Result<std::uint64_t> exchange(const std::string& name, ExchangeRequest request);
+    enum class OnFailure : std::uint8_t { stop, keep_going };
+    /// What is done with a machine that runs the new build already.
+    enum class CurrentBuild : std::uint8_t { leave, exchange };
+    struct ExchangeAllRequest {
+        ExchangeRequest exchange;
+        std::string machine; ///< Of a plan: only this one; empty: all.
+        ExchangeOrder order = ExchangeOrder::name;
+        unsigned concurrency = 0; ///< 0: default_concurrency().
+        OnFailure on_failure = OnFailure::stop;
+        CurrentBuild current = CurrentBuild::leave;
+    };
+    /// All machines of the host, one such run at a time; the result is the total report.
+    [[nodiscard]] Result<std::uint64_t> exchange_all(ExchangeAllRequest request);
+    /// What an exchange would do; nothing is touched.
+    void plan_exchange(ExchangeAllRequest request, Reply<Json> reply);
+    /// The last reports of one machine or, if it is empty, of all, oldest first; also of machines
+    /// that are no more.
+    [[nodiscard]] Json history(const std::string& machine, std::size_t limit) const;
     /// Makes a machine run again that nobody runs since a handover failed after its commit.
     [[nodiscard]] Result<std::uint64_t> recover(const std::string& name);
 
@@ -87,7 +114,9 @@ class Supervisor final : public VmmWatcher {
     void vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) override;
 
   private:
+    friend class ExchangeAll;
     friend class ExchangeRun;
+    friend class PlanRun;
     friend class RecoverRun;
 
     [[nodiscard]] MachineEntry* find(const std::string& name) const;
@@ -113,6 +142,15 @@ class Supervisor final : public VmmWatcher {
     void look_for_owner(MachineEntry& entry, MachineEnd otherwise);
     void announce_state(MachineEntry& entry);
     void force_stop(MachineEntry& entry);
+
+    // All machines at once (supervisor_fleet.cpp).
+    /// Turns what was asked for into the path of a program that can be executed.
+    [[nodiscard]] Status choose_program(std::string& program) const;
+    void make_plan(const ExchangeAllRequest& request, Reply<ExchangePlan> reply);
+    [[nodiscard]] BlackoutHistory& blackouts();
+    /// Completes the report of an exchange, writes it down and tells whoever counts.
+    void exchange_ended(const std::string& machine, Json& report, ExchangeMode mode);
+
     void press_power_button(MachineEntry& entry, std::uint64_t operation, StopRequest request);
 
     SupervisorParts parts_;
@@ -120,6 +158,9 @@ class Supervisor final : public VmmWatcher {
     std::map<std::string, std::unique_ptr<MachineEntry>> machines_;
     std::map<std::string, std::shared_ptr<ExchangeRun>> exchanges_;
     std::map<std::string, std::shared_ptr<RecoverRun>> recoveries_;
+    std::shared_ptr<ExchangeAll> all_; ///< The exchange of all machines under way, or null.
+    std::set<std::shared_ptr<PlanRun>> plans_;
+    std::unique_ptr<BlackoutHistory> blackouts_; ///< Read from the history when first needed.
     std::map<std::string, std::string> announced_states_;
     Reply<void> settled_;
     sys::EventLoop::Handle settle_timer_;

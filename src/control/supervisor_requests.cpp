@@ -7,7 +7,6 @@
 #include "control/supervisor.h"
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
@@ -214,15 +213,8 @@ Result<std::uint64_t> Supervisor::snapshot(const std::string& name, const std::s
 }
 
 Result<std::uint64_t> Supervisor::exchange(const std::string& name, ExchangeRequest request) {
-    if (request.program.empty()) {
-        request.program = parts_.vmm_program;
-    } else if (!std::filesystem::path(request.program).is_absolute()) {
-        return Error(ErrorCode::invalid_argument,
-                     "request: /program is '" + request.program + "': must be an absolute path");
-    }
-    if (::access(request.program.c_str(), X_OK) != 0) {
-        return Error::from_errno(errno, "use '" + request.program + "' as the new godwit-vmm");
-    }
+    GODWIT_TRY(check_built(request.mode));
+    GODWIT_TRY(choose_program(request.program));
     MachineEntry* const entry = GODWIT_TRY(find_idle(name));
     auto made = std::make_shared<ExchangeRun>(*this, name, std::move(request));
     entry->operation =

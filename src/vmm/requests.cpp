@@ -123,8 +123,11 @@ nlohmann::json Service::plan_json(const nlohmann::json& successor) {
     } else {
         exchange::SourcePlan source = exchange::plan_source(*machine_, *consoles_);
         blockers = std::move(source.blockers);
-        for (std::string& refusal : refusals_of(successor, source.sections, machine_->cpuid())) {
-            blockers.push_back(std::move(refusal));
+        if (!successor.is_null()) {
+            for (std::string& refusal :
+                 refusals_of(successor, source.sections, machine_->cpuid())) {
+                blockers.push_back(std::move(refusal));
+            }
         }
         for (const handover::CarriedResource& carried : source.carriers) {
             plan["carriers"].push_back(

@@ -1,0 +1,133 @@
+/// What concerns all machines of the host at once: plans, exchanging them all, what is remembered
+/// of past exchanges.
+
+#include "control/exchange_all.h"
+#include "control/plan_run.h"
+#include "control/program_path.h"
+#include "control/supervisor.h"
+#include "handover/phase.h"
+
+#include <nlohmann/json.hpp>
+
+namespace godwit::control {
+
+Status Supervisor::choose_program(std::string& program) const {
+    if (program.empty()) {
+        program = parts_.vmm_program;
+    }
+    program = GODWIT_TRY(vmm_program_at(program));
+    return ok();
+}
+
+namespace {
+
+void remember(BlackoutHistory& history, const Json& report) {
+    const Json blackout = report.value("blackout_us", Json());
+    if (text_member(report, "outcome") == "done" && blackout.is_number_integer()) {
+        history.add(text_member(report, "machine"),
+                    text_member(report, "mode", name_of(ExchangeMode::hot_restart)),
+                    blackout.get<std::int64_t>());
+    }
+}
+
+} // namespace
+
+BlackoutHistory& Supervisor::blackouts() {
+    if (blackouts_ == nullptr) {
+        blackouts_ = std::make_unique<BlackoutHistory>();
+        for (const std::string& line : history_.last("", ReportHistory::reports_read_max)) {
+            const Result<Json> report = parse_json(line);
+            if (report.has_value() && text_member(*report, "operation") == "exchange") {
+                remember(*blackouts_, *report);
+            }
+        }
+    }
+    return *blackouts_;
+}
+
+void Supervisor::exchange_ended(const std::string& machine, Json& report, ExchangeMode mode) {
+    BlackoutHistory& past = blackouts(); // Before the history has this one too.
+    report["mode"] = name_of(mode);
+    report["finished"] = time_text(parts_.clock.unix_nanoseconds());
+    history_.append(report);
+    remember(past, report);
+    Metrics::Exchange numbers{.mode = name_of(mode), .outcome = text_member(report, "outcome")};
+    const Json phases = report.value("phases_us", Json());
+    for (std::size_t i = 0; i < handover::phase_count; ++i) {
+        const std::string_view name = handover::name_of(static_cast<handover::Phase>(i));
+        if (phases.is_object() && phases.contains(name)) {
+            numbers.phases.emplace_back(name,
+                                        static_cast<double>(number_member(phases, name)) / 1e6);
+        }
+    }
+    const Json blackout = report.value("blackout_us", Json());
+    if (blackout.is_number_integer() && blackout.get<std::int64_t>() >= 0) {
+        numbers.blackout_seconds = static_cast<double>(blackout.get<std::int64_t>()) / 1e6;
+    }
+    parts_.metrics.exchange_ended(numbers);
+    if (all_ != nullptr) {
+        const std::shared_ptr<ExchangeAll> all = all_;
+        all->exchange_ended(machine, report);
+    }
+}
+
+Result<std::uint64_t> Supervisor::exchange_all(ExchangeAllRequest request) {
+    GODWIT_TRY(check_built(request.exchange.mode));
+    GODWIT_TRY(choose_program(request.exchange.program));
+    if (all_ != nullptr) {
+        return Error(ErrorCode::conflict,
+                     "another exchange of all machines is under way: wait for its end or cancel it");
+    }
+    all_ = std::make_shared<ExchangeAll>(*this, std::move(request));
+    const std::shared_ptr<ExchangeAll> made = all_;
+    const std::uint64_t operation =
+        parts_.operations.begin("exchange-all", "", [weak = std::weak_ptr(made)]() -> Status {
+            const auto run = weak.lock();
+            return run == nullptr ? Error(ErrorCode::conflict, "the exchange is over")
+                                  : run->cancel();
+        });
+    made->start(operation);
+    return operation;
+}
+
+void Supervisor::make_plan(const ExchangeAllRequest& request, Reply<ExchangePlan> reply) {
+    if (plans_.size() >= PlanRun::runs_max) {
+        reply(Error(ErrorCode::resource_exhausted, "too many plans are being made: try again"));
+        return;
+    }
+    const auto run = std::make_shared<PlanRun>(*this, request, std::move(reply));
+    plans_.insert(run);
+    run->start();
+}
+
+void Supervisor::plan_exchange(ExchangeAllRequest request, Reply<Json> reply) {
+    Status good = check_built(request.exchange.mode);
+    if (good.has_value()) {
+        good = choose_program(request.exchange.program);
+    }
+    if (good.has_value() && !request.machine.empty() && find(request.machine) == nullptr) {
+        good = find_or_error(request.machine).error();
+    }
+    if (!good.has_value()) {
+        reply(good.error());
+        return;
+    }
+    make_plan(request, Reply<ExchangePlan>([reply = std::move(reply)](
+                                               const Result<ExchangePlan>& plan) mutable {
+                  reply(plan.has_value() ? Result<Json>(json_of(*plan))
+                                         : Result<Json>(plan.error()));
+              }));
+}
+
+Json Supervisor::history(const std::string& machine, std::size_t limit) const {
+    Json list = Json::array();
+    for (const std::string& line : history_.last(machine, limit)) {
+        Result<Json> report = parse_json(line);
+        if (report.has_value()) {
+            list.push_back(std::move(*report));
+        }
+    }
+    return list;
+}
+
+} // namespace godwit::control
