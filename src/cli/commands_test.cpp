@@ -84,6 +84,8 @@ TEST(commands, right_ones_leave_an_action) {
     EXPECT_EQ(parsed({"ps", "--json"}), 2);
     EXPECT_EQ(parsed({"--json", "stop", "web1", "--force", "--timeout", "5"}), 2);
     EXPECT_EQ(parsed({"disk", "refresh", "web1", "disk0"}), 1);
+    EXPECT_EQ(parsed({"exchange", "--all", "--order", "idle-first", "--concurrency", "2"}), 1);
+    EXPECT_EQ(parsed({"exchange", "web1", "--mode", "suspend", "--dry-run"}), 1);
     EXPECT_EQ(
         parsed({"run", "web1", "--kernel", "k", "--disk", "a", "--disk", "b", "--net", "tap=t"}),
         1);
@@ -100,6 +102,10 @@ TEST(commands, wrong_ones_are_usage_errors) {
                                                {"run", "web1", "--serial", "maybe"},
                                                {"run", "web1", "--cpus", "x"},
                                                {"run", "web1", "--hugepages", "--memory-file", "f"},
+                                               {"exchange", "--all", "--mode", "magic"},
+                                               {"exchange", "--all", "--concurrency", "0"},
+                                               {"exchange", "--dry-run", "--history"},
+                                               {"exchange", "--keep-going", "--stop-on-failure"},
                                                {"console", "web1", "--port", "usb"},
                                                {"disk"}}) {
         EXPECT_EQ(parsed(wrong), -1) << (wrong.empty() ? "nothing" : wrong[0]);

@@ -85,6 +85,11 @@ TEST_F(api, wrong_bodies_name_the_path) {
              {"PUT", "/api/v1/machines/web1/balloon", R"({"bytes":"1G"})", "/bytes"},
              {"PUT", "/api/v1/machines/web1/balloon", R"({"bytes":4097})", "/bytes"},
              {"PUT", "/api/v1/machines/web1/exchange", R"({"program":7})", "/program"},
+             {"PUT", "/api/v1/machines/web1/exchange", R"({"mode":"magic"})", "/mode"},
+             {"PUT", "/api/v1/exchange", R"({"order":"random"})", "/order"},
+             {"PUT", "/api/v1/exchange", R"({"concurrency":65})", "/concurrency"},
+             {"PUT", "/api/v1/exchange/plan", R"({"machine":"NO"})", "/machine"},
+             {"PUT", "/api/v1/exchange/plan", R"({"machine":7})", "/machine"},
              {"PUT", "/api/v1/machines/web1/snapshot", R"({})", "/directory"},
              {"POST", "/api/v1/restore", R"({"directory":"/x","name":"NO"})", "/name"},
              {"POST", "/api/v1/restore", R"({"copy_ram":1})", "/directory"}}) {

@@ -55,6 +55,7 @@ class Record:
         self.page[56:64] = struct.pack("<II", epoch, owner)
 
 
+BUILD_ID = "fake" + os.path.basename(sys.argv[0])
 NO_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -213,7 +214,7 @@ class FakeVmm:
     def do_status(self, _client, _request, _descriptors):
         return {"name": self.arguments.machine, "id": self.document.get("id", ""), "role": self.role,
                 "state": self.state, "pid": os.getpid(), "instance": self.arguments.instance,
-                "build_id": "fake" + os.path.basename(sys.argv[0]), "version": "0", "epoch": self.epoch,
+                "build_id": BUILD_ID, "version": "0", "epoch": self.epoch,
                 "uptime_s": int(time.monotonic() - self.started)}
 
     def do_owner_record(self, client, request, _descriptors):
@@ -223,6 +224,12 @@ class FakeVmm:
         return self.do_status(client, request, descriptors) | {
             "spec": self.document, "statistics": {"exits": 7},
             "consoles": {port: os.path.join(self.directory, f"console-{port}.sock") for port in ("serial", "virtio")}}
+
+    def do_plan(self, client, request, descriptors):
+        return self.do_status(client, request, descriptors) | {
+            "blockers": ["its RAM cannot change hands"] if "blocked" in self.faults else [],
+            "carriers": [{"resource": "memory", "carrier": "pointer"}],
+            "cpu_us": 500 if "idle" in self.faults else 5000, "uptime_us": 10000}
 
     def do_subscribe(self, client, _request, _descriptors):
         self.subscribers.append(client)
@@ -314,7 +321,7 @@ class FakeVmm:
         self.selector.unregister(exchange["peer"])
         exchange["peer"].close()
         report = {"operation": "exchange", "machine": self.arguments.machine, "outcome": outcome,
-                  "build_ids": ["old", "new"], "epochs": [self.offered_epoch, self.epoch],
+                  "build_ids": [BUILD_ID, "new"], "epochs": [self.offered_epoch, self.epoch],
                   "phases_us": {}, "blackout_us": 1234 if outcome == "done" else -1, "guest_bytes_copied": 0}
         if outcome != "done":
             report |= {"failed_step": exchange["step"], "side": "destination", "reason": reason}
@@ -375,7 +382,19 @@ class FakeVmm:
         return self.exit_code
 
 
+def describe():
+    """What --describe prints."""
+    words = os.path.basename(sys.argv[0]).split(".")[1:]
+    if "describes-nothing" in words:
+        return
+    print(json.dumps({"program": "godwit-vmm", "version": "0", "build_id": BUILD_ID, "handover_protocol": 1,
+                      "sections": [{"name": "vcpu", "version": 1}], "cpuid": []}))
+
+
 def main():
+    if sys.argv[1:] == ["--describe"]:
+        describe()
+        return
     parser = argparse.ArgumentParser()
     parser.add_argument("--machine", required=True)
     parser.add_argument("--run-dir", required=True)
