@@ -80,8 +80,8 @@ ExitCode show_history(const Session& session, const ExchangeCommand& command) {
         command.name.empty() ? session.daemon() : daemon_for(session, command.name);
     const std::string query = "?limit=" + std::to_string(command.limit) +
                               (command.name.empty() ? "" : "&machine=" + command.name);
-    const Result<Json> answer = daemon.has_value() ? daemon->get("/api/v1/reports" + query)
-                                                   : Result<Json>(daemon.error());
+    const Result<Json> answer =
+        daemon.has_value() ? daemon->get("/api/v1/reports" + query) : Result<Json>(daemon.error());
     if (!answer.has_value()) {
         return session.fail(answer.error());
     }
@@ -96,9 +96,8 @@ ExitCode exchange_all(const Session& session, const ExchangeCommand& command) {
                                  : Result<Json>(daemon.error());
     if (operation.has_value()) {
         LiveTable table(session);
-        operation = follow(session, *daemon, std::move(*operation), [&](const Json& now) {
-            table.show(now);
-        });
+        operation = follow(
+            session, *daemon, std::move(*operation), [&](const Json& now) { table.show(now); });
     }
     if (operation.has_value() && !session.json && operation->value("result", Json()).is_object() &&
         exit_code_of_operation(*operation) != ExitCode::done) {
@@ -211,8 +210,7 @@ void add_exchange_command(CLI::App& app, Invocation& invocation) {
                    command->history,
                    "Show past exchanges, of one machine or of all, instead of making one")
         ->excludes(dry_run);
-    added
-        ->add_option("--limit", command->limit, "With --history: at most so many (default 20)")
+    added->add_option("--limit", command->limit, "With --history: at most so many (default 20)")
         ->type_name("N")
         ->check(CLI::Range(1, 1'000).description(""));
     added->footer(

@@ -96,8 +96,9 @@ std::string other_counts(const Json& counts) {
 
 std::string exchange_text(const Json& report) {
     return text_member(report, "machine") + " runs in its new VMM (build " + builds(report) +
-           "); it stood still for " + duration(member(report, "blackout_us"), "no time, it was paused") +
-           ", " + std::to_string(number_member(report, "guest_bytes_copied")) +
+           "); it stood still for " +
+           duration(member(report, "blackout_us"), "no time, it was paused") + ", " +
+           std::to_string(number_member(report, "guest_bytes_copied")) +
            " bytes of its memory were copied\n";
 }
 
@@ -117,8 +118,8 @@ std::string plan_text(const Json& plan) {
     const Json counts = member(plan, "counts");
     std::string text = table.to_string() + "\n" + text_member(plan, "mode") + " to " +
                        printable(text_member(plan, "program")) + ", " +
-                       std::to_string(number_member(plan, "concurrency")) +
-                       " at a time, by " + text_member(plan, "order") + ": " +
+                       std::to_string(number_member(plan, "concurrency")) + " at a time, by " +
+                       text_member(plan, "order") + ": " +
                        std::to_string(number_member(counts, "exchange")) + " to exchange" +
                        counted(counts, "nothing", "run it already") +
                        counted(counts, "refused", "refused") + ". Nothing was touched.\n";
@@ -156,18 +157,18 @@ std::string history_text(const Json& reports) {
         const bool all = text_member(report, "operation") == "exchange-all";
         const Json blackout = member(report, "blackout_us");
         const Json counts = member(report, "counts");
-        table.add({text_member(report, "finished", "-"),
-                   all ? "(all)" : text_member(report, "machine"),
-                   text_member(report, "operation"),
-                   text_member(report, "outcome", "done"),
-                   text_member(report, "mode", "-"),
-                   duration(all ? member(blackout, "max") : blackout, "-"),
-                   all                            ? text_member(report, "build_id").substr(0, 12)
-                   : report.contains("build_ids") ? builds(report)
-                                                  : std::string("-"),
-                   all ? std::to_string(number_member(counts, "done")) + " done" +
-                             other_counts(counts)
-                       : text_member(report, "reason", text_member(report, "done")).substr(0, 100)});
+        table.add(
+            {text_member(report, "finished", "-"),
+             all ? "(all)" : text_member(report, "machine"),
+             text_member(report, "operation"),
+             text_member(report, "outcome", "done"),
+             text_member(report, "mode", "-"),
+             duration(all ? member(blackout, "max") : blackout, "-"),
+             all                            ? text_member(report, "build_id").substr(0, 12)
+             : report.contains("build_ids") ? builds(report)
+                                            : std::string("-"),
+             all ? std::to_string(number_member(counts, "done")) + " done" + other_counts(counts)
+                 : text_member(report, "reason", text_member(report, "done")).substr(0, 100)});
     }
     return table.to_string();
 }

@@ -368,8 +368,7 @@ Result<Supervisor::ExchangeAllRequest> read_exchange_all(const Json& body) {
     request.concurrency = static_cast<unsigned>(concurrency.value_or(0));
     request.on_failure =
         keep_going ? Supervisor::OnFailure::keep_going : Supervisor::OnFailure::stop;
-    request.current =
-        again ? Supervisor::CurrentBuild::exchange : Supervisor::CurrentBuild::leave;
+    request.current = again ? Supervisor::CurrentBuild::exchange : Supervisor::CurrentBuild::leave;
     GODWIT_TRY(object.finish());
     return request;
 }

@@ -23,7 +23,9 @@ std::int64_t median_of(const std::deque<std::int64_t>& values) {
 
 } // namespace
 
-void BlackoutHistory::add(std::string_view machine, std::string_view mode, std::int64_t blackout_us) {
+void BlackoutHistory::add(std::string_view machine,
+                          std::string_view mode,
+                          std::int64_t blackout_us) {
     if (blackout_us < 0) {
         return;
     }

@@ -152,8 +152,7 @@ void ExchangeAll::end(MachineResult& machine, MachineOutcome outcome, const std:
         machine.build_ids[1] = machine.build_ids[0];
     }
     if (const auto begun = begun_at_.find(machine.machine); begun != begun_at_.end()) {
-        machine.total_us =
-            sys::microseconds_between(begun->second, supervisor_.parts_.clock.now());
+        machine.total_us = sys::microseconds_between(begun->second, supervisor_.parts_.clock.now());
     }
     if (failed(outcome) && request_.on_failure == Supervisor::OnFailure::stop) {
         stopping_ = true;
@@ -221,9 +220,9 @@ Status ExchangeAll::cancel() {
         if (machine.outcome == MachineOutcome::under_way && entry != nullptr) {
             const Status cancelled = supervisor_.parts_.operations.cancel(entry->operation);
             if (!cancelled.has_value()) {
-                log::info("exchange_not_cancelled",
-                          {{"machine", machine.machine},
-                           {"reason", cancelled.error().to_string()}});
+                log::info(
+                    "exchange_not_cancelled",
+                    {{"machine", machine.machine}, {"reason", cancelled.error().to_string()}});
             }
         }
     }
@@ -240,7 +239,8 @@ std::string text_of(std::span<const MachineResult> machines) {
     std::string trouble;
     for (const MachineResult& machine : machines) {
         const MachineOutcome outcome = machine.outcome;
-        new_build += outcome == MachineOutcome::done || outcome == MachineOutcome::current ? 1U : 0U;
+        new_build +=
+            outcome == MachineOutcome::done || outcome == MachineOutcome::current ? 1U : 0U;
         untouched += outcome == MachineOutcome::not_tried ? 1U : 0U;
         if (failed(outcome) && trouble.size() < 800) {
             trouble += "; " + machine.machine + " (" + std::string(name_of(outcome)) +
@@ -262,8 +262,7 @@ void ExchangeAll::finish() {
             machine.build_ids[1] = machine.build_ids[0];
         }
     }
-    summary_.total_us =
-        sys::microseconds_between(started_at_, supervisor_.parts_.clock.now());
+    summary_.total_us = sys::microseconds_between(started_at_, supervisor_.parts_.clock.now());
     Json report = total_report(summary_, machines_);
     report["finished"] = time_text(supervisor_.parts_.clock.unix_nanoseconds());
     const std::shared_ptr<ExchangeAll> keep = shared_from_this();

@@ -84,8 +84,8 @@ void read_answer(MachinePlan& machine, const Json& answer) {
     machine.build_id = text_member(answer, "build_id", machine.build_id);
     const std::uint64_t uptime_us = number_member(answer, "uptime_us");
     if (uptime_us > 0) {
-        machine.machine.processors_used = static_cast<double>(number_member(answer, "cpu_us")) /
-                                          static_cast<double>(uptime_us);
+        machine.machine.processors_used =
+            static_cast<double>(number_member(answer, "cpu_us")) / static_cast<double>(uptime_us);
     }
     const auto list = [&](const char* name) {
         return answer.is_object() && answer.contains(name) && answer[name].is_array()

@@ -41,7 +41,7 @@ struct ExchangePlan {
     std::string program;
     std::string build_id; ///< Of the program; empty if it does not say.
     std::string version;
-    std::string trouble; ///< Why the program cannot be used at all.
+    std::string trouble;               ///< Why the program cannot be used at all.
     std::vector<MachinePlan> machines; ///< In the order in which they come.
 
     [[nodiscard]] std::size_t count(PlannedAction action) const noexcept;

@@ -53,9 +53,8 @@ std::string_view name_of(MachineOutcome outcome) noexcept {
 }
 
 MachineOutcome outcome_named(std::string_view name) noexcept {
-    for (const MachineOutcome outcome : {MachineOutcome::done,
-                                         MachineOutcome::failed_after_commit,
-                                         MachineOutcome::lost}) {
+    for (const MachineOutcome outcome :
+         {MachineOutcome::done, MachineOutcome::failed_after_commit, MachineOutcome::lost}) {
         if (name_of(outcome) == name) {
             return outcome;
         }

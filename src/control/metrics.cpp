@@ -133,10 +133,11 @@ std::string Metrics::render(const std::map<std::string, std::uint64_t>& machines
         out += "godwit_operations_total{kind=" + label(key.first) +
                ",outcome=" + label(key.second) + "} " + std::to_string(count) + "\n";
     }
-    header(out, "godwit_exchanges", "counter", "Exchanges of a machine's VMM, by mode and outcome.");
+    header(
+        out, "godwit_exchanges", "counter", "Exchanges of a machine's VMM, by mode and outcome.");
     for (const auto& [key, count] : exchanges_) {
-        out += "godwit_exchanges_total{mode=" + label(key.first) +
-               ",outcome=" + label(key.second) + "} " + std::to_string(count) + "\n";
+        out += "godwit_exchanges_total{mode=" + label(key.first) + ",outcome=" + label(key.second) +
+               "} " + std::to_string(count) + "\n";
     }
     time_header(out,
                 "godwit_exchange_blackout_seconds",

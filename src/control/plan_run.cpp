@@ -42,8 +42,7 @@ void PlanRun::start() {
 }
 
 void PlanRun::probed(const Result<std::string>& text) {
-    Result<Json> description =
-        text.has_value() ? parse_json(*text) : Result<Json>(text.error());
+    Result<Json> description = text.has_value() ? parse_json(*text) : Result<Json>(text.error());
     Json params = Json::object();
     if (description.has_value()) {
         plan_.build_id = text_member(*description, "build_id");
@@ -71,8 +70,7 @@ void PlanRun::probed(const Result<std::string>& text) {
 }
 
 void PlanRun::ask(std::size_t index, const Json& params) {
-    const Result<MachineEntry*> entry =
-        supervisor_.find_idle(plan_.machines[index].machine.name);
+    const Result<MachineEntry*> entry = supervisor_.find_idle(plan_.machines[index].machine.name);
     if (!entry.has_value()) {
         answered(index, entry.error());
         return;

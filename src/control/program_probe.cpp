@@ -32,12 +32,11 @@ ProgramProbe::start(sys::EventLoop& loop, const std::string& program, Reply<std:
     std::shared_ptr<ProgramProbe> probe(
         new ProgramProbe(program, std::move(process), std::move(pipe.read_end)));
     const std::weak_ptr<ProgramProbe> weak = probe;
-    probe->watch_ =
-        GODWIT_TRY(loop.watch(probe->output_, EPOLLIN, [weak](std::uint32_t) {
-            if (const auto self = weak.lock()) {
-                self->read();
-            }
-        }));
+    probe->watch_ = GODWIT_TRY(loop.watch(probe->output_, EPOLLIN, [weak](std::uint32_t) {
+        if (const auto self = weak.lock()) {
+            self->read();
+        }
+    }));
     probe->timer_ = GODWIT_TRY(loop.schedule(time_max, {}, [weak] {
         if (const auto self = weak.lock()) {
             const Error late(ErrorCode::timeout, "it did not answer in time");

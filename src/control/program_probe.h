@@ -20,8 +20,8 @@ class ProgramProbe : public std::enable_shared_from_this<ProgramProbe> {
     static constexpr std::size_t output_bytes_max = 64 * kib;
     static constexpr std::chrono::milliseconds time_max{10'000};
 
-    /// Starts the program. `reply` gets its description, the text of an object, or why there is none; if this
-    /// fails it is left to the caller. Dropping the probe kills the program.
+    /// Starts the program. `reply` gets its description, the text of an object, or why there is
+    /// none; if this fails it is left to the caller. Dropping the probe kills the program.
     [[nodiscard]] static Result<std::shared_ptr<ProgramProbe>>
     start(sys::EventLoop& loop, const std::string& program, Reply<std::string>& reply);
     ProgramProbe(const ProgramProbe&) = delete;

@@ -75,8 +75,9 @@ Result<std::uint64_t> Supervisor::exchange_all(ExchangeAllRequest request) {
     GODWIT_TRY(check_built(request.exchange.mode));
     GODWIT_TRY(choose_program(request.exchange.program));
     if (all_ != nullptr) {
-        return Error(ErrorCode::conflict,
-                     "another exchange of all machines is under way: wait for its end or cancel it");
+        return Error(
+            ErrorCode::conflict,
+            "another exchange of all machines is under way: wait for its end or cancel it");
     }
     all_ = std::make_shared<ExchangeAll>(*this, std::move(request));
     const std::shared_ptr<ExchangeAll> made = all_;
@@ -112,11 +113,11 @@ void Supervisor::plan_exchange(ExchangeAllRequest request, Reply<Json> reply) {
         reply(good.error());
         return;
     }
-    make_plan(request, Reply<ExchangePlan>([reply = std::move(reply)](
-                                               const Result<ExchangePlan>& plan) mutable {
-                  reply(plan.has_value() ? Result<Json>(json_of(*plan))
-                                         : Result<Json>(plan.error()));
-              }));
+    make_plan(
+        request,
+        Reply<ExchangePlan>([reply = std::move(reply)](const Result<ExchangePlan>& plan) mutable {
+            reply(plan.has_value() ? Result<Json>(json_of(*plan)) : Result<Json>(plan.error()));
+        }));
 }
 
 Json Supervisor::history(const std::string& machine, std::size_t limit) const {

@@ -23,8 +23,7 @@ constexpr std::size_t sections_described_max = 256;
 json json_of_cpuid(std::span<const kvm_cpuid_entry2> entries) {
     json list = json::array();
     for (const kvm_cpuid_entry2& entry : entries) {
-        list.push_back(
-            {entry.function, entry.index, entry.eax, entry.ebx, entry.ecx, entry.edx});
+        list.push_back({entry.function, entry.index, entry.eax, entry.ebx, entry.ecx, entry.edx});
     }
     return list;
 }

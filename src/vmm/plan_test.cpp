@@ -1,7 +1,8 @@
 #include "vmm/plan.h"
 
-#include <gtest/gtest.h>
 #include <linux/kvm.h>
+
+#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include <set>
@@ -58,9 +59,14 @@ TEST(refusals_of, missing_device_is_named) {
 }
 
 TEST(refusals_of, nonsense_is_a_reason_and_no_crash) {
-    for (const char* text : {"null", "7", "[]", "{}", R"({"sections":[7],"cpuid":[[1]]})",
-                             R"({"handover_protocol":-1,"sections":[{"name":5}],"cpuid":[["a",0,0,0,0,0]]})",
-                             R"({"sections":"x","cpuid":{"a":1},"trouble":3})"}) {
+    for (const char* text :
+         {"null",
+          "7",
+          "[]",
+          "{}",
+          R"({"sections":[7],"cpuid":[[1]]})",
+          R"({"handover_protocol":-1,"sections":[{"name":5}],"cpuid":[["a",0,0,0,0,0]]})",
+          R"({"sections":"x","cpuid":{"a":1},"trouble":3})"}) {
         EXPECT_FALSE(refusals(json::parse(text)).empty()) << text;
     }
 }

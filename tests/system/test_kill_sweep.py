@@ -230,12 +230,12 @@ class Sweep(HostTest):
         state = self.settled_state()
         running = [s for s in self.statuses() if s["state"] == "running"]
         self.assertLessEqual(len(running), 1, f"two copies run: {running}")
-        if state == "running":
-            self.assertEqual(len(running), 1)
+        if running:
+            self.assertEqual(state, "running")
             return RUNS
         if state is None:
             return GONE
-        self.assertEqual(running, [], f"the machine is {state} and yet runs")
+        # Also a machine that godwitd takes for running: its owner may have run it and does not say so.
         recovered = self.godwit("recover", "m", "--json", code=None)
         outcome = json.loads(recovered.stdout)["outcome"] if recovered.stdout.strip() else "refused"
         if outcome in ("rolled_back", "finished_forward"):
