@@ -32,6 +32,13 @@ struct Parcel {
     bool granted = false;         ///< It has the right to change what belongs to the machine.
 };
 
+/// The way to the successor while the guest runs. Without one a carrier is only asked what it is.
+struct Channel {
+    const sys::MessageSocket* successor = nullptr;
+    const sys::Cancel* cancel = nullptr;
+    std::chrono::milliseconds limit{};
+};
+
 /// The machine itself, for the engine.
 class ExchangedMachine final : public handover::SourceMachine {
   public:
@@ -55,9 +62,8 @@ class ExchangedMachine final : public handover::SourceMachine {
 /// RAM, disks and taps: the same open files under a new owner, not a byte copied.
 class DescriptorCarrier final : public handover::Carrier {
   public:
-    DescriptorCarrier(const SourceParts& parts, const sys::MessageSocket& successor, Parcel& parcel)
-        : machine_(parts.machine), cancel_(parts.cancel), successor_(successor),
-          limit_(parts.limits.prepare_timeout), parcel_(parcel) {}
+    DescriptorCarrier(machine::Machine& machine, Parcel& parcel, Channel channel = {})
+        : machine_(machine), channel_(channel), parcel_(parcel) {}
     [[nodiscard]] std::string_view resource() const noexcept override {
         return "memory, disks and taps";
     }
@@ -97,8 +103,8 @@ class DescriptorCarrier final : public handover::Carrier {
         }
         if (!std::exchange(parcel_.granted, true)) {
             fault_point("exchange.source.grant");
-            GODWIT_TRY(send(successor_, WireMessage(std::move(grant_))));
-            GODWIT_TRY(expect<Granted>(successor_, limit_, cancel_.fd()));
+            GODWIT_TRY(send(*channel_.successor, WireMessage(std::move(grant_))));
+            GODWIT_TRY(expect<Granted>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
         }
         return handover::Remaining{};
     }
@@ -111,9 +117,7 @@ class DescriptorCarrier final : public handover::Carrier {
 
   private:
     machine::Machine& machine_;
-    const sys::Cancel& cancel_;
-    const sys::MessageSocket& successor_;
-    const std::chrono::milliseconds limit_;
+    const Channel channel_;
     Parcel& parcel_;
     Grant grant_;
 };
@@ -161,9 +165,11 @@ class EndpointCarrier final : public handover::Carrier {
 /// Processor and device state: one record in memory both ends map.
 class StateCarrier final : public handover::Carrier {
   public:
-    StateCarrier(const SourceParts& parts, const sys::MessageSocket& successor, Parcel& parcel)
-        : machine_(parts.machine), endpoints_(parts.endpoints), cancel_(parts.cancel),
-          successor_(successor), limit_(parts.limits.prepare_timeout), parcel_(parcel) {}
+    StateCarrier(machine::Machine& machine,
+                 const Endpoints& endpoints,
+                 Parcel& parcel,
+                 Channel channel = {})
+        : machine_(machine), endpoints_(endpoints), channel_(channel), parcel_(parcel) {}
     [[nodiscard]] std::string_view resource() const noexcept override { return "state"; }
     /// Those of the machine are asked by the engine itself.
     [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
@@ -192,8 +198,8 @@ class StateCarrier final : public handover::Carrier {
             preview.state_bytes = GODWIT_TRY(write(GODWIT_TRY(machine_.preview())));
         }
         const machine::MirrorDigest here = GODWIT_TRY(machine_.mirror(preview.wiring));
-        GODWIT_TRY(send(successor_, preview));
-        const auto there = GODWIT_TRY(expect<Previewed>(successor_, limit_, cancel_.fd()));
+        GODWIT_TRY(send(*channel_.successor, preview));
+        const auto there = GODWIT_TRY(expect<Previewed>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
         GODWIT_TRY(compare(here, there));
         // What has changed meanwhile is the next generation's.
         parcel_.mirrored = machine_.wiring() == preview.wiring;
@@ -240,9 +246,7 @@ class StateCarrier final : public handover::Carrier {
 
     machine::Machine& machine_;
     const Endpoints& endpoints_;
-    const sys::Cancel& cancel_;
-    const sys::MessageSocket& successor_;
-    const std::chrono::milliseconds limit_;
+    const Channel channel_;
     Parcel& parcel_;
     std::uint32_t generation_ = 0;
 };
@@ -385,9 +389,12 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
         return report;
     }
     ExchangedMachine machine(parts.machine);
-    DescriptorCarrier descriptors(parts, successor, parcel);
+    const Channel channel{.successor = &successor,
+                          .cancel = &parts.cancel,
+                          .limit = parts.limits.prepare_timeout};
+    DescriptorCarrier descriptors(parts.machine, parcel, channel);
     EndpointCarrier endpoints(parts.endpoints, parcel);
-    StateCarrier state(parts, successor, parcel);
+    StateCarrier state(parts.machine, parts.endpoints, parcel, channel);
     const std::array<handover::Carrier*, 3> carriers{&descriptors, &endpoints, &state};
     Successor destination(successor, parcel, parts.cancel);
     report = handover::run_handover({.machine = machine,
