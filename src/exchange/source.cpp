@@ -199,7 +199,8 @@ class StateCarrier final : public handover::Carrier {
         }
         const machine::MirrorDigest here = GODWIT_TRY(machine_.mirror(preview.wiring));
         GODWIT_TRY(send(*channel_.successor, preview));
-        const auto there = GODWIT_TRY(expect<Previewed>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
+        const auto there = GODWIT_TRY(
+            expect<Previewed>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
         GODWIT_TRY(compare(here, there));
         // What has changed meanwhile is the next generation's.
         parcel_.mirrored = machine_.wiring() == preview.wiring;
@@ -389,9 +390,8 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
         return report;
     }
     ExchangedMachine machine(parts.machine);
-    const Channel channel{.successor = &successor,
-                          .cancel = &parts.cancel,
-                          .limit = parts.limits.prepare_timeout};
+    const Channel channel{
+        .successor = &successor, .cancel = &parts.cancel, .limit = parts.limits.prepare_timeout};
     DescriptorCarrier descriptors(parts.machine, parcel, channel);
     EndpointCarrier endpoints(parts.endpoints, parcel);
     StateCarrier state(parts.machine, parts.endpoints, parcel, channel);

@@ -31,7 +31,8 @@ json fitting() {
 
 std::vector<std::string> refusals(const json& description) {
     const auto cpuid = processor();
-    return refusals_of(description, sections, cpuid);
+    // As a program says it: numbers that are not negative are read as unsigned ones.
+    return refusals_of(json::parse(description.dump()), sections, cpuid);
 }
 
 TEST(refusals_of, build_that_fits_has_none) {
