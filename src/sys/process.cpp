@@ -14,6 +14,9 @@
 namespace godwit::sys {
 
 std::string ExitStatus::to_string() const {
+    if (!known) {
+        return "an exit status only its parent was told";
+    }
     return signalled ? "killed by signal " + std::to_string(code)
                      : "exit code " + std::to_string(code);
 }
@@ -129,7 +132,7 @@ Result<std::optional<ExitStatus>> Process::wait(std::chrono::milliseconds timeou
     siginfo_t info{};
     if (::waitid(P_PIDFD, static_cast<id_t>(pidfd_.raw()), &info, WEXITED) != 0) {
         // Not our child: it has ended, how is not ours to know.
-        return std::optional(ExitStatus{});
+        return std::optional(ExitStatus{.known = false});
     }
     return std::optional(
         ExitStatus{.signalled = info.si_code != CLD_EXITED, .code = info.si_status});

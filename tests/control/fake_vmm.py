@@ -186,23 +186,26 @@ class FakeVmm:
             self.fail(client, request["id"], "not_found", "there is no such method")
             return
         if method == self.do_owner_record and self.record:
-            socket.send_fds(client, [json.dumps({"id": request["id"], "result": {
-                "machine_id": self.document.get("id", NO_ID)}}).encode()], [self.record.descriptor])
+            self.send(client, {"id": request["id"], "result": {"machine_id": self.document.get("id", NO_ID)}},
+                      [self.record.descriptor])
             return
         result = method(client, request, descriptors)
         if result is not None:
             self.answer(client, request["id"], result)
 
     @staticmethod
-    def answer(client, number, result):
+    def send(client, message, descriptors=()):
+        """A godwitd may have gone with its questions unanswered."""
         try:
-            client.send(json.dumps({"id": number, "result": result}).encode())
+            socket.send_fds(client, [json.dumps(message).encode()], descriptors)
         except OSError:
             pass
 
-    @staticmethod
-    def fail(client, number, code, message):
-        client.send(json.dumps({"id": number, "error": {"code": code, "message": message}}).encode())
+    def answer(self, client, number, result):
+        self.send(client, {"id": number, "result": result})
+
+    def fail(self, client, number, code, message):
+        self.send(client, {"id": number, "error": {"code": code, "message": message}})
 
     def broadcast(self, event):
         for client in list(self.subscribers):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -176,7 +177,10 @@ class Machine(HostTest):
         self.boot()
         self.attach()
         self.read_until("report")
-        os.kill(self.ask("GET", "/api/v1/version")[1]["pid"], signal.SIGKILL)
+        daemon = os.pidfd_open(self.ask("GET", "/api/v1/version")[1]["pid"])
+        signal.pidfd_send_signal(daemon, signal.SIGKILL)
+        select.select([daemon], [], [])  # Until then it may still take a connection.
+        os.close(daemon)
         self.assertEqual(json.loads(self.godwit("ps", "--json").stdout)["machines"][0]["state"], "running")
         self.godwit("exchange", "b1")
         self.read_until("report")
