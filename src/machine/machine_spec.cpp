@@ -129,10 +129,11 @@ void take(const Json& object, const char* key, T& value) {
     }
 }
 
-constexpr std::array<std::pair<memory::RamKind, std::string_view>, 3> ram_kinds{{
+constexpr std::array<std::pair<memory::RamKind, std::string_view>, 4> ram_kinds{{
     {memory::RamKind::memfd, "memfd"},
     {memory::RamKind::hugetlb, "hugetlb"},
     {memory::RamKind::file, "file"},
+    {memory::RamKind::pool, "pool"},
 }};
 
 memory::RamSpec ram_from(const Json& object) {
@@ -143,6 +144,13 @@ memory::RamSpec ram_from(const Json& object) {
     take(object, "kind", kind);
     for (const auto& [value, name] : ram_kinds) {
         ram.kind = kind == name ? value : ram.kind;
+    }
+    if (const auto runs = object.find("runs"); runs != object.end()) {
+        for (const Json& run : *runs) {
+            auto& added = ram.runs.emplace_back();
+            take(run, "offset", added.offset);
+            take(run, "bytes", added.bytes);
+        }
     }
     return ram;
 }
@@ -230,6 +238,11 @@ Status cross_check(const MachineSpec& spec) {
                          is_file ? "a path is needed for kind \"file\""
                                  : "a path is only for kind \"file\"");
     }
+    if ((spec.memory.kind == memory::RamKind::pool) == spec.memory.runs.empty()) {
+        return bad_value("/memory/runs",
+                         std::to_string(spec.memory.runs.size()) + " runs",
+                         "kind \"pool\" has runs of the host's memory pool, no other kind has");
+    }
     if (spec.kernel.command_line.find('\0') != std::string::npos ||
         spec.kernel.path.find('\0') != std::string::npos) {
         return bad_value("/kernel", "text with a zero byte", "the kernel would not see the rest");
@@ -291,6 +304,9 @@ std::string to_json(const MachineSpec& spec) {
     };
     if (spec.memory.kind == memory::RamKind::file) {
         document["memory"]["path"] = spec.memory.path;
+    }
+    for (const memory::PoolRun& run : spec.memory.runs) {
+        document["memory"]["runs"].push_back({{"offset", run.offset}, {"bytes", run.bytes}});
     }
     for (const DiskSpec& disk : spec.disks) {
         document["disks"].push_back({{"path", disk.path},

@@ -54,6 +54,20 @@ TEST(MachineSpec, missing_kernel_is_refused_by_name) {
     EXPECT_NE(text.find("kernel"), std::string::npos) << text;
 }
 
+TEST(MachineSpec, memory_of_a_pool_needs_runs_and_only_it) {
+    const auto with = [](const std::string& memory) {
+        return R"({"name":"a","kernel":{"path":"/k"},"memory":)" + memory + "}";
+    };
+    EXPECT_NE(message_of(with(R"({"kind":"pool"})")), "accepted");
+    EXPECT_NE(message_of(with(R"({"runs":[{"offset":0,"bytes":268435456}]})")), "accepted");
+    EXPECT_NE(message_of(with(R"({"kind":"pool","runs":[{"offset":1,"bytes":268435456}]})")),
+              "accepted");
+    const auto spec = GODWIT_MUST(parse_machine_spec(
+        with(R"({"kind":"pool","runs":[{"offset":2097152,"bytes":268435456}]})")));
+    EXPECT_EQ(GODWIT_MUST(parse_machine_spec(to_json(spec))).memory.runs,
+              (std::vector<memory::PoolRun>{{.offset = 2 * mib, .bytes = 256 * mib}}));
+}
+
 TEST(MachineSpec, memory_file_needs_its_path_and_only_it) {
     EXPECT_NE(message_of(R"({"name":"a","kernel":{"path":"/k"},"memory":{"kind":"file"}})"),
               "accepted");

@@ -18,12 +18,42 @@ Error outside_ram(Gpa start, std::uint64_t bytes) {
 
 } // namespace
 
+namespace {
+
+/// Maps all of the backing into a range that is there already.
+Status
+place_all(const sys::MappedRegion& region, const RamBacking& backing, sys::MapMode mode) {
+    const RamSpec& spec = backing.spec();
+    if (spec.kind != RamKind::pool) {
+        return region.place(0, backing.fd(), 0, spec.bytes, mode);
+    }
+    std::uint64_t at = 0;
+    for (const PoolRun& run : spec.runs) {
+        GODWIT_TRY(region.place(at, backing.fd(), run.offset, run.bytes, mode));
+        at += run.bytes;
+    }
+    return ok();
+}
+
+/// All of the backing at one range of addresses, wherever its parts lie in a pool: a view may cross
+/// from one run into the next, and KVM needs one slot per region however scattered the RAM is.
+Result<sys::MappedRegion> map_all(const RamBacking& backing, sys::MapMode mode) {
+    const RamSpec& spec = backing.spec();
+    if (spec.kind != RamKind::pool) {
+        return sys::MappedRegion::create(backing.fd(), 0, spec.bytes, mode);
+    }
+    sys::MappedRegion region = GODWIT_TRY(sys::MappedRegion::reserve(spec.bytes));
+    GODWIT_TRY(place_all(region, backing, mode));
+    return region;
+}
+
+} // namespace
+
 Result<std::shared_ptr<GuestMemory>> GuestMemory::map(const RamBacking& backing,
                                                       sys::MapMode mode) {
     std::shared_ptr<GuestMemory> memory(new GuestMemory());
     const std::vector<RamRegion> layout = GODWIT_TRY(layout_of(backing.spec().bytes));
-    memory->mapping_ =
-        GODWIT_TRY(sys::MappedRegion::create(backing.fd(), 0, backing.spec().bytes, mode));
+    memory->mapping_ = GODWIT_TRY(map_all(backing, mode));
     memory->ram_bytes_ = backing.spec().bytes;
     memory->mode_ = mode;
     for (const RamRegion& region : layout) {
@@ -35,7 +65,7 @@ Result<std::shared_ptr<GuestMemory>> GuestMemory::map(const RamBacking& backing,
 }
 
 void GuestMemory::advise(RamKind kind) const {
-    if (kind == RamKind::memfd) {
+    if (kind == RamKind::memfd || kind == RamKind::pool) {
         discard(mapping_.advise(MADV_HUGEPAGE), "a kernel without huge pages serves small ones");
     }
     // RAM stays out of core dumps and out of children of a fork.
@@ -46,7 +76,7 @@ Status GuestMemory::grant(const RamBacking& backing) {
     if (mode_ != sys::MapMode::shared_read_only || backing.spec().bytes != ram_bytes_) {
         return Error(ErrorCode::conflict, "guest memory is not waiting for rights to it");
     }
-    GODWIT_TRY(mapping_.replace(backing.fd(), 0, sys::MapMode::shared));
+    GODWIT_TRY(place_all(mapping_, backing, sys::MapMode::shared));
     mode_ = sys::MapMode::shared;
     advise(backing.spec().kind);
     return ok();

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace godwit::memory {
@@ -70,6 +71,10 @@ Result<sys::Fd> open_ram_file(const RamSpec& spec) {
 
 Result<RamBacking> RamBacking::create(const std::string& machine_name, const RamSpec& spec) {
     GODWIT_TRY(layout_of(spec.bytes));
+    if (spec.kind == RamKind::pool) {
+        return Error(ErrorCode::unsupported,
+                     "RAM of kind \"pool\" is handed out by the host's memory pool, not created");
+    }
     if (spec.kind == RamKind::file) {
         return RamBacking(GODWIT_TRY(open_ram_file(spec)), spec);
     }
@@ -80,9 +85,50 @@ Result<RamBacking> RamBacking::create(const std::string& machine_name, const Ram
                       spec);
 }
 
+namespace {
+
+/// Runs come from a document: they lie in the pool, do not overlap and are as long as the RAM.
+Status check_runs(const RamSpec& spec, std::uint64_t pool_bytes) {
+    if (spec.runs.empty() || spec.runs.size() > pool_runs_max) {
+        return Error(ErrorCode::invalid_argument,
+                     "RAM of kind \"pool\" has " + std::to_string(spec.runs.size()) +
+                         " runs: 1 to " + std::to_string(pool_runs_max) + " are possible");
+    }
+    std::vector<PoolRun> sorted = spec.runs;
+    std::ranges::sort(sorted, {}, &PoolRun::offset);
+    std::uint64_t end = 0;
+    std::uint64_t sum = 0;
+    for (const PoolRun& run : sorted) {
+        if (run.bytes == 0 || run.bytes % ram_granule != 0 || run.offset % ram_granule != 0 ||
+            run.offset >= pool_bytes || run.bytes > pool_bytes - run.offset) {
+            return Error(ErrorCode::invalid_argument,
+                         "the RAM run of " + std::to_string(run.bytes) + " bytes at " +
+                             std::to_string(run.offset) + " is not whole frames of the pool");
+        }
+        if (run.offset < end) {
+            return Error(ErrorCode::invalid_argument,
+                         "two RAM runs overlap at " + std::to_string(run.offset));
+        }
+        end = run.offset + run.bytes;
+        sum += run.bytes;
+    }
+    if (sum != spec.bytes) {
+        return Error(ErrorCode::invalid_argument,
+                     "the RAM runs have " + std::to_string(sum) + " bytes, the machine " +
+                         std::to_string(spec.bytes));
+    }
+    return ok();
+}
+
+} // namespace
+
 Result<RamBacking> RamBacking::adopt(sys::Fd fd, const RamSpec& spec) {
     GODWIT_TRY(layout_of(spec.bytes));
     const std::uint64_t size = GODWIT_TRY(sys::file_size(fd));
+    if (spec.kind == RamKind::pool) {
+        GODWIT_TRY(check_runs(spec, size));
+        return RamBacking(std::move(fd), spec);
+    }
     if (size != spec.bytes) {
         return Error(ErrorCode::invalid_argument,
                      "the RAM handed over has " + std::to_string(size) + " bytes, the machine " +

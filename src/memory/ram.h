@@ -36,13 +36,25 @@ enum class RamKind : std::uint8_t {
     memfd,   ///< Shared anonymous file, transparent huge pages asked for.
     hugetlb, ///< Shared anonymous file of reserved 2 MiB pages.
     file,    ///< A named file; the machine's RAM is the file's bytes.
+    pool,    ///< Runs of the host's memory pool, which the instance hands out (pool/pool.h).
 };
+
+/// A run of the pool's bytes, both a multiple of 2 MiB.
+struct PoolRun {
+    std::uint64_t offset = 0;
+    std::uint64_t bytes = 0;
+    friend bool operator==(const PoolRun&, const PoolRun&) = default;
+};
+/// Each run is one mapping, and all of them travel in the machine's document.
+inline constexpr std::size_t pool_runs_max = 512;
 
 /// What the RAM is made of, as it stands in a machine document.
 struct RamSpec {
     std::uint64_t bytes = 256 * mib;
     RamKind kind = RamKind::memfd;
     std::string path; ///< Only for RamKind::file.
+    /// Only for RamKind::pool: where the RAM lies, in order of guest addresses, `bytes` in sum.
+    std::vector<PoolRun> runs{};
 };
 
 /// The object that holds the bytes, and how it can be opened again by another process.
@@ -51,7 +63,8 @@ class RamBacking {
     /// Creates the backing; fails with resource_exhausted if the host has not that much memory.
     [[nodiscard]] static Result<RamBacking> create(const std::string& machine_name,
                                                    const RamSpec& spec);
-    /// Takes a descriptor over from another process; its size must be the spec's.
+    /// Takes a descriptor over from another process; its size must be the spec's, or that of a
+    /// pool which all runs of the spec lie in.
     [[nodiscard]] static Result<RamBacking> adopt(sys::Fd fd, const RamSpec& spec);
 
     [[nodiscard]] const sys::Fd& fd() const noexcept { return fd_; }

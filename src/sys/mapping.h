@@ -25,6 +25,16 @@ class MappedRegion {
     [[nodiscard]] static Result<MappedRegion>
     create(const Fd& fd, std::uint64_t offset, std::uint64_t length_bytes, MapMode mode);
 
+    /// Takes `length_bytes` of addresses, a multiple of 2 MiB, on a 2 MiB boundary; whoever touches
+    /// them before place() has filled them faults.
+    [[nodiscard]] static Result<MappedRegion> reserve(std::uint64_t length_bytes);
+    /// Maps part of `fd` at `at_offset` of this reservation. All numbers are page aligned.
+    [[nodiscard]] Status place(std::uint64_t at_offset,
+                               const Fd& fd,
+                               std::uint64_t file_offset,
+                               std::uint64_t length_bytes,
+                               MapMode mode) const;
+
     MappedRegion(MappedRegion&& other) noexcept
         : data_(std::exchange(other.data_, nullptr)), length_(std::exchange(other.length_, 0)) {}
     MappedRegion& operator=(MappedRegion&& other) noexcept {
@@ -44,8 +54,6 @@ class MappedRegion {
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return {data_, length_}; }
     /// Has the kernel map the first `bytes` (at most size()) now instead of at the first access.
     [[nodiscard]] Status populate(std::uint64_t bytes) const;
-    /// Maps `fd` from `offset` over the whole range instead of what it held, at the same address.
-    [[nodiscard]] Status replace(const Fd& fd, std::uint64_t offset, MapMode mode) const;
     /// madvise(2) over the whole range; a refusal is an error the caller may discard.
     [[nodiscard]] Status advise(int advice) const;
 
