@@ -114,7 +114,9 @@ NewStep from_armed(NewState state, const Evidence& evidence, const EstateLimits&
 
 NewStep from_waiting(NewState state, const Evidence& evidence, const EstateLimits& limits) {
     if (evidence.estate.has_value() && evidence.estate->generation != state.refused) {
-        const std::string_view reason = reason_against(*evidence.estate, evidence.now, limits);
+        const std::string_view reason = evidence.pointers_good
+                                            ? reason_against(*evidence.estate, evidence.now, limits)
+                                            : "it names memory that is not the old instance's";
         if (reason.empty()) {
             state.estate = evidence.estate;
             state.stage = NewStage::armed;

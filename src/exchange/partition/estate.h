@@ -82,8 +82,9 @@ struct EstateLimits {
 /// What the new instance knows when it decides.
 struct Evidence {
     sys::Moment now;
-    /// A sealed estate whose extents are the old instance's; nothing if there is none.
-    std::optional<Estate> estate;
+    std::optional<Estate> estate; ///< The sealed one; nothing if there is none.
+    /// Its pointers stand in the pool's table exactly so, under the old instance.
+    bool pointers_good = true;
     Liveness old_instance = Liveness::alive;
     bool finished = false; ///< The action of this stage is done.
 };

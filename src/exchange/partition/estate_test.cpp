@@ -139,6 +139,12 @@ TEST(NewEstate, impossible_deadlines_are_refused_once_per_generation) {
     EXPECT_EQ(next(refusal.state, better, limits).state.stage, NewStage::armed);
 }
 
+TEST(NewEstate, pointers_to_other_memory_are_refused) {
+    Evidence evidence = at(1ms, Liveness::alive);
+    evidence.pointers_good = false;
+    EXPECT_EQ(next({}, evidence, limits).action, NewAction::refuse_estate);
+}
+
 TEST(NewEstate, deadline_too_far_or_written_in_the_future_is_refused) {
     Estate estate = make_estate();
     estate.deadline = start + limits.notice_max + 1ns;

@@ -16,6 +16,7 @@ namespace godwit::exchange::partition {
 namespace {
 
 static_assert(layout::programs == Region::programs_max);
+static_assert(layout::ring_slots == ring_messages_max);
 static_assert(layout::cpus == Region::cpus_max);
 static_assert(layout::estate_extents == Region::estate_extents_max);
 static_assert(layout::program_extents == memory::program_extents_max);

@@ -25,6 +25,8 @@ namespace godwit::exchange::partition {
 using handover::InstanceId;
 using handover::Ownership;
 
+inline constexpr std::size_t ring_messages_max = 256;
+
 /// Which of the two.
 enum class Side : std::uint8_t { old_instance = 0, new_instance = 1 };
 [[nodiscard]] constexpr Side other(Side side) noexcept {
