@@ -154,6 +154,16 @@ void CpuPartition::remove() noexcept {
     }
 }
 
+void CpuPartition::remove_left(const std::string& name, const CpuRoots& roots) noexcept {
+    if (!check_name(name).has_value()) {
+        return;
+    }
+    for (const std::string& root : roots.unified) {
+        ::rmdir((root + "/" + name).c_str());
+    }
+    ::rmdir((roots.cpuset_v1 + "/" + name).c_str());
+}
+
 Status CpuPartition::try_cgroup2(const std::string& name, const CpuRoots& roots) {
     const auto root = std::ranges::find_if(roots.unified, lists_cpuset);
     if (root == roots.unified.end()) {

@@ -51,8 +51,8 @@ class CpuPartition {
     [[nodiscard]] CpuMechanism mechanism() const noexcept { return mechanism_; }
     /// Why no better mechanism is used, for the report; empty if nothing could be better.
     [[nodiscard]] const std::string& note() const noexcept { return note_; }
-    /// Leaves the cgroup in place when this object goes.
-    void abandon() noexcept { folder_.clear(); }
+    /// Removes what an instance that has ended left under this name; nothing if there is nothing.
+    static void remove_left(const std::string& name, const CpuRoots& roots = {}) noexcept;
 
   private:
     CpuPartition() = default;
