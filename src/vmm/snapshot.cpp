@@ -95,6 +95,10 @@ Result<Snapshot> read_snapshot(const std::string& directory) {
         machine::parse_machine_spec(spec_text).with_context(directory + "/" + spec_file));
     const std::string state_text =
         GODWIT_TRY(sys::read_file(directory + "/" + state_file, state_file_bytes_max));
+    if (spec.memory.kind == memory::RamKind::pool) {
+        // Where it lay in a pool says nothing about this host; the snapshot's file is the RAM.
+        spec.memory = {.bytes = spec.memory.bytes, .kind = memory::RamKind::memfd, .path = {}};
+    }
     state::SavedState state =
         GODWIT_TRY(state::SavedState::decode(std::as_bytes(std::span(state_text)))
                        .with_context(directory + "/" + state_file));

@@ -132,6 +132,15 @@ TEST_F(PartitionTest, division_without_a_cpu_for_each_side_is_refused) {
     EXPECT_FALSE(old_.partition({.cpus = {2}, .host_cpus = {0, 1}}).has_value());
 }
 
+TEST_F(PartitionTest, freed_cpu_goes_over_and_is_announced) {
+    ASSERT_TRUE(region_.add_cpu(2, old_id).has_value());
+    ASSERT_TRUE(old_.mover().give_cpu(2).has_value());
+    EXPECT_EQ(new_region_.cpus_of(new_id), (std::vector<std::uint32_t>{1, 2}));
+    EXPECT_EQ(GODWIT_MUST(new_.mover().news()).back(),
+              (News{.type = MessageType::cpu, .subject = 2, .value = 2}));
+    EXPECT_FALSE(old_.mover().give_cpu(2).has_value()) << "it is not ours any more";
+}
+
 TEST_F(PartitionTest, program_goes_over_in_the_same_frames_with_its_bytes) {
     const Taken taken = move_over();
     EXPECT_EQ(taken.program.memory[0].run, (memory::FrameRun{.first = first_frame_, .frames = 8}));

@@ -14,7 +14,7 @@
 ///   2  armed     an estate was accepted, the timer runs: nothing is claimed
 ///   3  inherit   deadline passed AND end proven; every extent of the old instance: goes on where it stopped
 ///   4  scrub     the old instance's own memory: again
-///   5  last CPU  and every word that is left: goes on where it stopped
+///   5  last CPU  and every word that is left; the table forgets the old instance: goes on where it stopped
 ///   6  done      none
 // clang-format on
 
@@ -85,6 +85,7 @@ Status NewInstance::carry_out(const NewStep& step) {
     case NewAction::take_cpu:
         fault_point("partition.new.5");
         GODWIT_TRY(claim_tokens(parts.region, mover_.peer(), mover_.self(), legacy_));
+        GODWIT_TRY(parts.pool.table().unregister_owner(mover_.peer_owner()));
         break;
     }
     finished_ = true;

@@ -43,8 +43,10 @@ struct Gift {
 
 enum class Fate : std::uint8_t {
     offered, ///< The other instance may claim it; it must not run here.
-    given,   ///< It did: never run it here again.
-    ours,    ///< It was taken back, or never offered: it may run here.
+    /// It did: never run it here again, and never free or scrub its frames, even if the table shows
+    /// them as ours for a moment: the claims of the extents follow that of the program.
+    given,
+    ours, ///< It was taken back, or never offered: it may run here.
 };
 
 /// A message of the other instance. `subject` is a slot or a CPU, `value` as the type says.

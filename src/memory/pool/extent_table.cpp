@@ -138,14 +138,17 @@ Status ExtentTable::register_owner(PoolOwner owner) {
 }
 
 Status ExtentTable::unregister_owner(PoolOwner owner) {
-    const std::uint32_t slot = GODWIT_TRY(slot_of(owner));
+    const auto slot = slot_of(owner);
+    if (!slot.has_value()) {
+        return ok();
+    }
     for (const Extent& extent : GODWIT_TRY(snapshot())) {
         if (extent.owner == owner) {
             return Error(ErrorCode::conflict,
                          "instance " + std::to_string(owner.value) + " still owns memory");
         }
     }
-    shared(owner_slot(region_, slot)).store(0, std::memory_order_release);
+    shared(owner_slot(region_, *slot)).store(0, std::memory_order_release);
     return ok();
 }
 

@@ -47,7 +47,8 @@ class ExtentTable {
 
     /// Makes an instance known, so that it can own extents. At most 255 at a time; idempotent.
     [[nodiscard]] Status register_owner(PoolOwner owner);
-    /// Forgets an instance that owns nothing any more; conflict if it does.
+    /// Forgets an instance that owns nothing any more; conflict if it does. One that is not known
+    /// is forgotten already.
     [[nodiscard]] Status unregister_owner(PoolOwner owner);
 
     /// All extents at one moment, in order of frames, checked: they cover the pool without hole or

@@ -103,6 +103,8 @@ TEST(ExtentTable, an_instance_that_owns_memory_cannot_be_forgotten) {
     ASSERT_TRUE(table.register_owner(new_one).has_value());
     EXPECT_EQ(table.unregister_owner(old_one).error().code(), ErrorCode::conflict);
     EXPECT_TRUE(table.unregister_owner(new_one).has_value());
+    EXPECT_TRUE(table.unregister_owner(new_one).has_value()) << "again";
+    EXPECT_FALSE(table.claim(GODWIT_MUST(table.snapshot())[0], new_one).has_value());
 }
 
 TEST(ExtentTable, adopt_refuses_what_is_no_sealed_table) {
