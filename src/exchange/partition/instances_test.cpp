@@ -310,6 +310,32 @@ TEST_F(PartitionTest, after_the_seal_nothing_comes_back) {
     EXPECT_FALSE(old_.reclaim().has_value());
 }
 
+/// Changes of the table that the move of one program of `program_frames` costs.
+std::size_t changes_of_a_move(std::uint64_t program_frames) {
+    auto pool = GODWIT_MUST(
+        memory::Pool::create((program_frames + 1) * memory::pool_frame_bytes, {old_id.value}, 5));
+    Region region = make_region();
+    FakeClock clock;
+    const auto mover = [&](Side side) {
+        return GODWIT_MUST(
+            ProgramMover::create({.pool = pool, .region = region, .clock = clock, .self = side}));
+    };
+    ProgramMover giver = mover(Side::old_instance);
+    ProgramMover taker = mover(Side::new_instance);
+    GODWIT_MUST(pool.table().register_owner({new_id.value})); // The second of 255.
+    GODWIT_MUST(pool.allocate({old_id.value}, program_frames, Purpose::machine, program_tag));
+    const std::size_t before = pool.table().claim_log().changes.size();
+    GODWIT_MUST(giver.give({.name = "web1", .tag = program_tag}));
+    GODWIT_MUST(taker.take(GODWIT_MUST(taker.news())[0])); // As in every test above.
+    return pool.table().claim_log().changes.size() - before;
+}
+
+// MP-2: the cost of a move is counted in extents, whatever their size.
+TEST(PartitionParts, move_of_256_gib_costs_what_one_of_32_mib_costs) {
+    EXPECT_EQ(changes_of_a_move(16), 1U);
+    EXPECT_EQ(changes_of_a_move(128 * 1024), 1U);
+}
+
 TEST(PartitionParts, region_of_another_pool_is_refused) {
     memory::Pool pool = make_pool();
     Region region =
