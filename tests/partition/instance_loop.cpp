@@ -3,6 +3,7 @@
 
 #include <sys/epoll.h>
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -48,6 +49,11 @@ Status Instance::run(std::function<Result<bool>()> tick) {
     auto loop = GODWIT_TRY(sys::EventLoop::create());
     Status failed = ok();
     const auto once = [&] {
+        pollfd judge{.fd = everyone_number, .events = 0, .revents = 0};
+        if (::poll(&judge, 1, 0) == 1) {
+            loop->stop(); // Nobody holds the read end: the judge has ended, and so does the trial.
+            return;
+        }
         own_bell.drain();
         region.beat(self, sys::system_clock().now());
         const Result<bool> more = tick();
