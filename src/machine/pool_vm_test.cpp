@@ -123,7 +123,7 @@ TEST_F(PoolVmTest, machine_goes_over_by_pointers_and_counts_on_in_the_same_frame
 
     const MachineSpec received = GODWIT_MUST(parse_machine_spec(to_json(spec)));
     auto second = build(received);
-    ASSERT_TRUE(second->load(*saved, Machine::ClockPolicy::running).has_value());
+    ASSERT_TRUE(second->load(*saved, {.clock = Machine::ClockPolicy::running}).has_value());
     EXPECT_EQ(count_of(*second), stopped_at);
     EXPECT_EQ(host_frames(second->memory()), frames);
     ASSERT_TRUE(second->start().has_value());

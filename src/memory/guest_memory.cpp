@@ -21,8 +21,7 @@ Error outside_ram(Gpa start, std::uint64_t bytes) {
 namespace {
 
 /// Maps all of the backing into a range that is there already.
-Status
-place_all(const sys::MappedRegion& region, const RamBacking& backing, sys::MapMode mode) {
+Status place_all(const sys::MappedRegion& region, const RamBacking& backing, sys::MapMode mode) {
     const RamSpec& spec = backing.spec();
     if (spec.kind != RamKind::pool) {
         return region.place(0, backing.fd(), 0, spec.bytes, mode);
