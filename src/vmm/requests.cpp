@@ -193,7 +193,11 @@ Status Service::reclaim() {
         return Error(ErrorCode::conflict, "this process keeps no frozen guest");
     }
     fault_point("vmm.reclaim");
-    GODWIT_TRY(record_->transfer(*lost_to_, options_.instance));
+    // A keeper that gives up writes it back by itself.
+    if (const handover::Ownership now = record_->read();
+        now.owner != options_.instance || now.tenure != handover::Tenure::running) {
+        GODWIT_TRY(record_->transfer(*lost_to_, options_.instance));
+    }
     fault_point("vmm.reclaimed");
     log::warn("machine_reclaimed",
               {{"machine", options_.machine}, {"epoch", record_->read().epoch}});
