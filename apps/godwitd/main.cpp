@@ -29,7 +29,7 @@ void handle_signals() {
     ::sigaction(SIGHUP, &action, nullptr);
 }
 
-godwit::Status serve(const godwit::control::DaemonOptions& options, int ready_number) {
+godwit::Status serve(godwit::control::DaemonOptions options, int ready_number, int lock_number) {
     stop_request.emplace(GODWIT_TRY(godwit::sys::EventFd::create()));
     handle_signals();
     godwit::sys::Fd ready;
@@ -38,7 +38,11 @@ godwit::Status serve(const godwit::control::DaemonOptions& options, int ready_nu
         const godwit::sys::Fd inherited(ready_number);
         ready = GODWIT_TRY(inherited.duplicate());
     }
-    return godwit::control::run_daemon(options, *stop_request, std::move(ready));
+    if (lock_number >= 0) {
+        const godwit::sys::Fd inherited(lock_number);
+        options.inherited_lock = GODWIT_TRY(inherited.duplicate());
+    }
+    return godwit::control::run_daemon(std::move(options), *stop_request, std::move(ready));
 }
 
 } // namespace
@@ -47,6 +51,7 @@ int main(int argc, char** argv) {
     godwit::control::DaemonOptions options;
     std::int64_t idle_seconds = 0;
     int ready_number = -1;
+    int lock_number = -1;
     std::string level = "info";
     CLI::App app(
         "The host daemon of Godwit: supervises the virtual machines of this host and serves the "
@@ -65,14 +70,18 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(0, 86'400));
     app.add_option(
         "--ready-fd", ready_number, "Descriptor told in one JSON line when the API is up");
+    app.add_option(
+        "--lock-fd", lock_number, "The run directory's lock, from the godwitd that became this one");
     app.add_option("--log-level", level, "debug, info, warn or error");
     bool foreground = true;
     app.add_flag("--foreground", foreground, "Stay in the foreground; it always does");
     CLI11_PARSE(app, argc, argv);
 
     options.exit_when_idle = std::chrono::seconds(idle_seconds);
+    options.kept_arguments = {
+        "--exit-when-idle", std::to_string(idle_seconds), "--log-level", level};
     godwit::log::configure("godwitd", godwit::log::level_named(level));
-    const godwit::Status ended = serve(options, ready_number);
+    const godwit::Status ended = serve(std::move(options), ready_number, lock_number);
     if (!ended.has_value()) {
         std::fprintf(stderr, "godwitd: %s\n", ended.error().to_string().c_str());
         return 1;

@@ -1,6 +1,7 @@
 /// pause, resume, stop, balloon and disk refresh; snapshot and recover.
 
 #include "cli/commands.h"
+#include "cli/exchange_text.h"
 #include "cli/operate.h"
 #include "cli/run_flags.h"
 #include "cli/size_text.h"
@@ -171,6 +172,9 @@ std::string snapshot_text(const Json& result) {
 }
 
 std::string recovered_text(const Json& report) {
+    if (text_member(report, "operation") == "exchange") {
+        return exchange_text(report); // From its keeper into a new VMM.
+    }
     return text_member(report, "machine") + ": " + text_member(report, "outcome") +
            "\n  found: " + text_member(report, "found") +
            "\n  done: " + text_member(report, "done") + "\n";

@@ -114,7 +114,7 @@ struct Api::Route {
 };
 
 std::span<const Api::Route> Api::table() {
-    static constexpr std::array<Route, 21> routes{{
+    static constexpr std::array<Route, 23> routes{{
         {"GET", "/metrics", &Api::metrics},
         {"GET", "/api/v1/version", &Api::version},
         {"GET", "/api/v1/machines", &Api::list_machines},
@@ -133,6 +133,8 @@ std::span<const Api::Route> Api::table() {
         {"PUT", "/api/v1/exchange", &Api::exchange_all},
         {"PUT", "/api/v1/exchange/plan", &Api::plan_exchange},
         {"GET", "/api/v1/reports", &Api::reports},
+        {"PUT", "/api/v1/suspension", &Api::suspend},
+        {"GET", "/api/v1/suspension", &Api::suspension},
         {"GET", "/api/v1/operations", &Api::list_operations},
         {"GET", "/api/v1/operations/{id}", &Api::show_operation},
         {"DELETE", "/api/v1/operations/{id}", &Api::cancel_operation},
@@ -497,6 +499,46 @@ void Api::reports(Call call) {
         return;
     }
     call.answer(200, {{"reports", supervisor_.history(machine, std::min(*limit, reports_max))}});
+}
+
+namespace {
+
+Result<Supervisor::SuspendRequest> read_suspend(const Json& body) {
+    JsonObject object = GODWIT_TRY(JsonObject::of(body));
+    Supervisor::SuspendRequest request;
+    const auto machine = GODWIT_TRY(object.text("machine", machine_name_bytes_max));
+    request.all = !machine.has_value();
+    if (machine.has_value()) {
+        GODWIT_TRY(check_machine_name(*machine).with_context("request: /machine"));
+        request.machines = {*machine};
+    }
+    request.id = GODWIT_TRY(object.text("id", machine_name_bytes_max)).value_or("");
+    request.prefix = GODWIT_TRY(object.text("to", path_bytes_max)).value_or("");
+    const auto deadline =
+        GODWIT_TRY(object.number("deadline_ms", {.min = 1, .max = deadline_ms_max}));
+    const auto prepare =
+        GODWIT_TRY(object.number("prepare_ms", {.min = 1, .max = deadline_ms_max}));
+    request.deadline = milliseconds(deadline.value_or(10'000));
+    request.prepare = milliseconds(prepare.value_or(30'000));
+    GODWIT_TRY(object.finish());
+    return request;
+}
+
+} // namespace
+
+void Api::suspend(Call call) {
+    const auto request = read_suspend(call.body);
+    answer_operation(std::move(call),
+                     request.has_value() ? supervisor_.suspend(*request)
+                                         : Result<std::uint64_t>(request.error()));
+}
+
+void Api::suspension(Call call) {
+    supervisor_.suspension(
+        Reply<Json>([reply = std::move(call.reply)](Result<Json> report) mutable {
+            reply(report.has_value() ? json_response(200, *report)
+                                     : error_response(report.error()));
+        }));
 }
 
 void Api::recover(Call call) {

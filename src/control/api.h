@@ -84,6 +84,8 @@ class Api {
     void plan_exchange(Call call);
     void reports(Call call);
     void recover(Call call);
+    void suspend(Call call);
+    void suspension(Call call);
     void balloon(Call call);
     void refresh_disk(Call call);
     void machine_reports(Call call);

@@ -8,11 +8,14 @@
 #include "control/supervisor.h"
 #include "sys/clock.h"
 #include "sys/file_lock.h"
+#include "sys/process.h"
 
 #include <sys/epoll.h>
 
 #include <nlohmann/json.hpp>
 #include <unistd.h>
+
+#include <optional>
 
 namespace godwit::control {
 
@@ -27,7 +30,10 @@ void tell(sys::Fd& ready, const Json& line) {
     }
 }
 
-Result<sys::FileLock> lock(const RunDirectory& run) {
+Result<sys::FileLock> lock(const RunDirectory& run, sys::Fd inherited) {
+    if (inherited.valid()) {
+        return sys::FileLock::inherit(std::move(inherited));
+    }
     Result<sys::FileLock> held = sys::FileLock::acquire(run.lock_file());
     if (!held.has_value() && held.error().code() == ErrorCode::busy) {
         return Error(ErrorCode::busy, "another godwitd serves '" + run.path() + "' already");
@@ -49,7 +55,13 @@ class Daemon {
                        .clock = sys::system_clock(),
                        .vmm_program = options.vmm_program.empty()
                                           ? program_path("GODWIT_VMM", "godwit-vmm")
-                                          : options.vmm_program}),
+                                          : options.vmm_program,
+                       .keeper_program = program_path("GODWIT_KEEPER", "godwit-keeper"),
+                       .replace =
+                           [this](std::string daemon, std::string vmm) {
+                               replacement_ = {std::move(daemon), std::move(vmm)};
+                               loop_->stop();
+                           }}),
           api_(supervisor_,
                operations_,
                metrics_,
@@ -77,6 +89,13 @@ class Daemon {
         GODWIT_TRY(std::move(opened));
         return served;
     }
+
+    /// The programs of the godwitd this process becomes, and of its VMMs; empty: none.
+    struct Replacement {
+        std::string daemon;
+        std::string vmm;
+    };
+    [[nodiscard]] const Replacement& replacement() const noexcept { return replacement_; }
 
   private:
     Status open() {
@@ -128,21 +147,56 @@ class Daemon {
     std::unique_ptr<HttpServer> server_;
     sys::Moment busy_at_;
     sys::EventLoop::Handle idle_timer_;
+    Replacement replacement_;
 };
 
-Status start_and_serve(const DaemonOptions& options, const sys::EventFd& stop, sys::Fd& ready) {
+/// This process becomes the new godwitd: same number, same lock. Comes back only if it cannot.
+Error become(const Daemon::Replacement& next,
+             const DaemonOptions& options,
+             const RunDirectory& run,
+             const sys::FileLock& held) {
+    constexpr int lock_number = 3;
+    std::vector<std::string> arguments{"--run-dir", run.path(), "--vmm", next.vmm};
+    arguments.insert(
+        arguments.end(), options.kept_arguments.begin(), options.kept_arguments.end());
+    arguments.insert(arguments.end(), {"--lock-fd", std::to_string(lock_number)});
+    return sys::become({.program = next.daemon,
+                        .arguments = std::move(arguments),
+                        .fds = {{.fd = &held.fd(), .number = lock_number}},
+                        .standard_error = nullptr,
+                        .new_session = false});
+}
+
+Status start_and_serve(DaemonOptions& options, const sys::EventFd& stop, sys::Fd& ready) {
     RunDirectory run = GODWIT_TRY(RunDirectory::at(
         options.run_directory.empty() ? RunDirectory::default_path() : options.run_directory));
     GODWIT_TRY(run.prepare());
-    const sys::FileLock held = GODWIT_TRY(lock(run));
-    std::unique_ptr<sys::EventLoop> loop = GODWIT_TRY(sys::EventLoop::create());
-    Daemon daemon(options, std::move(run), std::move(loop));
-    return daemon.serve(stop, ready);
+    if (options.inherited_lock.valid()) {
+        sys::reap_ended_children(); // Of the godwitd this process was before.
+    }
+    const sys::FileLock held = GODWIT_TRY(lock(run, std::move(options.inherited_lock)));
+    std::optional<Daemon::Replacement> next;
+    {
+        std::unique_ptr<sys::EventLoop> loop = GODWIT_TRY(sys::EventLoop::create());
+        Daemon daemon(options, run, std::move(loop));
+        GODWIT_TRY(daemon.serve(stop, ready));
+        if (!daemon.replacement().daemon.empty()) {
+            next = daemon.replacement();
+        }
+    }
+    if (!next.has_value()) {
+        return ok();
+    }
+    Error failed = become(*next, options, run, held);
+    // The machines have gone on without us; the old program serves them as well.
+    log::error("godwitd_not_replaced", {{"reason", failed.to_string()}});
+    next->daemon = "/proc/self/exe";
+    return become(*next, options, run, held);
 }
 
 } // namespace
 
-Status run_daemon(const DaemonOptions& options, const sys::EventFd& stop, sys::Fd ready) {
+Status run_daemon(DaemonOptions options, const sys::EventFd& stop, sys::Fd ready) {
     Status ended = start_and_serve(options, stop, ready);
     if (!ended.has_value()) {
         tell(ready, {{"error", json_of(ended.error())}});

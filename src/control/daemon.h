@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 namespace godwit::control {
 
@@ -16,12 +17,16 @@ struct DaemonOptions {
     std::string vmm_program;   ///< Empty: GODWIT_VMM or beside the own executable.
     /// Ends when no machine ran and nobody asked for this long; zero: never.
     std::chrono::seconds exit_when_idle{0};
+    /// Flags a godwitd that this process becomes is started with as well.
+    std::vector<std::string> kept_arguments;
+    /// The run directory's lock, held by the godwitd this process was before; may be invalid.
+    sys::Fd inherited_lock;
 };
 
 /// Serves until `stop` is signalled. `ready` gets one JSON line, {"ok":true} or {"error":{...}},
 /// once the API can be reached or the start has failed; it may be invalid. busy if another godwitd
 /// has the run directory. Runs on the calling thread, which becomes the control thread.
 [[nodiscard]] Status
-run_daemon(const DaemonOptions& options, const sys::EventFd& stop, sys::Fd ready);
+run_daemon(DaemonOptions options, const sys::EventFd& stop, sys::Fd ready);
 
 } // namespace godwit::control

@@ -37,6 +37,8 @@ class RunDirectory {
     [[nodiscard]] std::string lock_file() const { return path_ + "/godwitd.lock"; }
     [[nodiscard]] std::string log_file() const { return path_ + "/godwitd.log"; }
     [[nodiscard]] std::string history_file() const { return path_ + "/history.jsonl"; }
+    /// What is under way while godwitd itself is replaced.
+    [[nodiscard]] std::string suspension_file() const { return path_ + "/suspension.json"; }
     [[nodiscard]] std::string machines() const { return path_ + "/machines"; }
     [[nodiscard]] std::string machine(std::string_view name) const;
     [[nodiscard]] std::string spec_file(std::string_view name) const;

@@ -7,6 +7,8 @@
 #include "control/exchange_run.h"
 #include "control/plan_run.h"
 #include "control/recover_run.h"
+#include "control/suspend_run.h"
+#include "control/suspension.h"
 
 #include <nlohmann/json.hpp>
 
@@ -68,6 +70,9 @@ Supervisor::~Supervisor() = default;
 void Supervisor::let_go() {
     settle_timer_.reset();
     settled_.dismiss();
+    const auto waiters = std::exchange(suspension_waiters_, {});
+    suspension_.reset();
+    suspend_.reset();
     // Out of sight first: what is answered while they go must not find half of them.
     const auto all = std::exchange(all_, {});
     const auto plans = std::exchange(plans_, {});
@@ -180,6 +185,9 @@ void Supervisor::vmm_changed(VmmInstance& vmm) {
         exchange->instance_changed(vmm);
     }
     announce_state(*entry);
+    if (suspension_ != nullptr) {
+        suspension_->look();
+    }
     check_settled();
 }
 
@@ -195,6 +203,9 @@ void Supervisor::vmm_event(VmmInstance& vmm, const Json& event) {
                                     .detail = text_member(event, "detail")};
         }
     } else if (type == "state") {
+        if (const std::shared_ptr<SuspendRun> run = suspend_) {
+            run->keeper_reached(vmm, text_member(event, "state"));
+        }
         vmm.refresh_status(Reply<void>());
     } else if (type == "exchange") {
         const std::string phase = text_member(event, "phase");
@@ -237,11 +248,17 @@ void Supervisor::vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) {
         const std::shared_ptr<RecoverRun> recovery = found->second;
         recovery->changed();
     }
+    if (const std::shared_ptr<SuspendRun> run = suspend_) {
+        run->instance_ended(vmm);
+    }
     if (entry->starting) {
         return; // The answer to "ready" decides.
     }
     if (was_owner || (entry->owner == nullptr && entry->others.empty())) {
         owner_gone(*entry, exit);
+    }
+    if (suspension_ != nullptr) {
+        suspension_->look();
     }
     check_settled();
 }
@@ -266,6 +283,9 @@ void Supervisor::look_for_owner(MachineEntry& entry, MachineEnd otherwise) {
     const std::string name = entry.document.name;
     if (entry.owner != nullptr) {
         return;
+    }
+    if (entry.others.empty()) {
+        adopt_newcomers(entry);
     }
     if (entry.others.empty()) {
         forget(name, otherwise);

@@ -15,11 +15,13 @@
 #include "control/report_history.h"
 #include "control/run_directory.h"
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace godwit::control {
 
@@ -29,6 +31,8 @@ class ExchangeRun;
 class PlanRun;
 class RecoverRun;
 struct ExchangePlan;
+class SuspendRun;
+class Suspension;
 
 /// What the supervisor works with; all of it outlives it.
 struct SupervisorParts {
@@ -39,6 +43,10 @@ struct SupervisorParts {
     Metrics& metrics;
     const sys::Clock& clock;
     std::string vmm_program;
+    std::string keeper_program;
+    /// Makes this process the new godwitd `daemon`, whose VMMs are `vmm`, as soon as it has let go
+    /// of everything.
+    std::function<void(std::string daemon, std::string vmm)> replace;
 };
 
 class Supervisor final : public VmmWatcher {
@@ -93,6 +101,21 @@ class Supervisor final : public VmmWatcher {
     /// The last reports of one machine or, if it is empty, of all, oldest first; also of machines
     /// that are no more.
     [[nodiscard]] Json history(const std::string& machine, std::size_t limit) const;
+    struct SuspendRequest {
+        std::string id;                    ///< By which its end can be asked for; empty: made.
+        std::vector<std::string> machines; ///< Empty: all of the host.
+        std::string prefix;                ///< The new installation; empty: the present one.
+        std::string vmm_program;           ///< Follows from the prefix.
+        std::string daemon_program;        ///< Likewise; empty: godwitd stays.
+        bool all = false;                  ///< The whole host, godwitd included.
+        /// From the order to pause until all machines must be held.
+        std::chrono::milliseconds deadline{10'000};
+        std::chrono::milliseconds prepare{30'000};
+    };
+    /// Replaces VMMs, and godwitd too, with the machines suspended in memory.
+    [[nodiscard]] Result<std::uint64_t> suspend(SuspendRequest request);
+    /// The report of the last such exchange, as soon as none is under way.
+    void suspension(Reply<Json> reply);
     /// Makes a machine run again that nobody runs since a handover failed after its commit.
     [[nodiscard]] Result<std::uint64_t> recover(const std::string& name);
 
@@ -118,6 +141,8 @@ class Supervisor final : public VmmWatcher {
     friend class ExchangeRun;
     friend class PlanRun;
     friend class RecoverRun;
+    friend class SuspendRun;
+    friend class Suspension;
 
     [[nodiscard]] MachineEntry* find(const std::string& name) const;
     [[nodiscard]] Result<MachineEntry*> find_or_error(const std::string& name) const;
@@ -133,6 +158,9 @@ class Supervisor final : public VmmWatcher {
     /// Takes a machine off the list and its directory away, and tells everybody.
     void forget(const std::string& name, const MachineEnd& end);
 
+    void suspension_over(const Json& report);
+    /// Finds processes of a machine that came after this godwitd: the guard of a dead keeper.
+    void adopt_newcomers(MachineEntry& entry);
     void adopt_machine(const std::string& name);
     void check_settled();
     void end_without_owner(const MachineEntry& entry);
@@ -161,6 +189,10 @@ class Supervisor final : public VmmWatcher {
     std::shared_ptr<ExchangeAll> all_; ///< The exchange of all machines under way, or null.
     std::set<std::shared_ptr<PlanRun>> plans_;
     std::unique_ptr<BlackoutHistory> blackouts_; ///< Read from the history when first needed.
+    std::shared_ptr<SuspendRun> suspend_;
+    std::unique_ptr<Suspension> suspension_;
+    std::unique_ptr<Json> last_suspension_;
+    std::vector<Reply<Json>> suspension_waiters_;
     std::map<std::string, std::string> announced_states_;
     Reply<void> settled_;
     sys::EventLoop::Handle settle_timer_;

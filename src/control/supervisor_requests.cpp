@@ -240,6 +240,14 @@ Result<std::uint64_t> Supervisor::recover(const std::string& name) {
                      "no VMM of machine '" + name +
                          "' has handed out its owner record: nobody knows who may run it");
     }
+    if (const std::shared_ptr<VmmInstance> owner = entry->owner;
+        owner != nullptr && owner->status().has_value() &&
+        (owner->status()->role == "keeper" || owner->status()->role == "guard") &&
+        entry->record->read() ==
+            handover::Ownership{.owner = owner->instance(), .epoch = entry->record->read().epoch}) {
+        // Suspended in memory, and its new VMM is gone: it goes on in another one.
+        return exchange(name, {});
+    }
     auto made = std::make_shared<RecoverRun>(*this, name);
     entry->operation = parts_.operations.begin("recover", name, {});
     const std::uint64_t operation = entry->operation;

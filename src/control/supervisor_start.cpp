@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "control/supervisor.h"
+#include "control/suspension.h"
 #include "sys/fd.h"
 
 #include <nlohmann/json.hpp>
@@ -162,6 +163,11 @@ void Supervisor::adopt_all(Reply<void> settled) {
     for (const std::string& name : *names) {
         adopt_machine(name);
     }
+    if (std::unique_ptr<Json> note = Suspension::read_note(parts_.run)) {
+        suspension_ =
+            std::make_unique<Suspension>(*this, std::move(note), Suspension::operation_none);
+        suspension_->begin();
+    }
     settled_ = std::move(settled);
     Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(settle_time_max, {}, [this] {
         settle_timer_.reset();
@@ -171,6 +177,18 @@ void Supervisor::adopt_all(Reply<void> settled) {
         settle_timer_ = std::move(*timer);
     }
     check_settled();
+}
+
+void Supervisor::adopt_newcomers(MachineEntry& entry) {
+    const std::string name = entry.document.name;
+    const Result<std::vector<std::string>> instances = parts_.run.list_instances(name);
+    for (const std::string& id : instances.value_or(std::vector<std::string>())) {
+        Result<std::shared_ptr<VmmInstance>> vmm =
+            VmmInstance::adopt(parts_.loop, parts_.run, name, id, *this);
+        if (vmm.has_value()) {
+            entry.others.push_back(std::move(*vmm));
+        }
+    }
 }
 
 void Supervisor::adopt_machine(const std::string& name) {

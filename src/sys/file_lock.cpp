@@ -19,4 +19,12 @@ Result<FileLock> FileLock::acquire(const std::string& path) {
     return FileLock(std::move(fd));
 }
 
+Result<FileLock> FileLock::inherit(Fd fd) {
+    // The lock belongs to the open file, so that asking for what is held already succeeds.
+    if (::flock(fd.raw(), LOCK_EX | LOCK_NB) != 0) {
+        return Error::from_errno(errno, "go on with the lock handed over");
+    }
+    return FileLock(std::move(fd));
+}
+
 } // namespace godwit::sys

@@ -14,6 +14,10 @@ class FileLock {
   public:
     /// Creates the file if needed and locks it; busy if another process holds the lock.
     [[nodiscard]] static Result<FileLock> acquire(const std::string& path);
+    /// The lock a program that became this one has left open; busy if it is somebody else's.
+    [[nodiscard]] static Result<FileLock> inherit(Fd fd);
+    /// To leave it open to a program this one becomes.
+    [[nodiscard]] const Fd& fd() const noexcept { return fd_; }
 
   private:
     explicit FileLock(Fd fd) noexcept : fd_(std::move(fd)) {}

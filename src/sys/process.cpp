@@ -30,7 +30,7 @@ std::chrono::nanoseconds process_cpu_time() noexcept {
 namespace {
 
 /// Runs in the child between fork and exec: system calls only. Returns an errno if it comes back.
-int become(const SpawnOptions& options, char* const* argv) {
+int enter_program(const SpawnOptions& options, char* const* argv) {
     if (options.new_session) {
         ::setsid();
     }
@@ -62,15 +62,38 @@ int become(const SpawnOptions& options, char* const* argv) {
 
 } // namespace
 
-Result<Process> Process::spawn(const SpawnOptions& options) {
-    std::vector<char*> argv;
-    std::string name = options.program;
-    std::vector<std::string> copies = options.arguments;
-    argv.push_back(name.data());
-    for (std::string& argument : copies) {
-        argv.push_back(argument.data());
+namespace {
+
+/// The texts of argv with the pointers execv(2) wants.
+struct Arguments {
+    explicit Arguments(const SpawnOptions& options)
+        : name(options.program), copies(options.arguments) {
+        pointers.push_back(name.data());
+        for (std::string& argument : copies) {
+            pointers.push_back(argument.data());
+        }
+        pointers.push_back(nullptr);
     }
-    argv.push_back(nullptr);
+    std::string name;
+    std::vector<std::string> copies;
+    std::vector<char*> pointers;
+};
+
+} // namespace
+
+Error become(const SpawnOptions& options) {
+    Arguments arguments(options);
+    const int reason = enter_program(options, arguments.pointers.data());
+    return Error::from_errno(reason, "become '" + options.program + "'");
+}
+
+void reap_ended_children() noexcept {
+    while (::waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
+}
+
+Result<Process> Process::spawn(const SpawnOptions& options) {
+    Arguments arguments(options);
 
     // The pipe closes on a successful exec; otherwise it carries the errno.
     int pipe_raw[2] = {-1, -1};
@@ -84,7 +107,7 @@ Result<Process> Process::spawn(const SpawnOptions& options) {
         return Error::from_errno(errno, "fork");
     }
     if (pid == 0) {
-        const int reason = become(options, argv.data());
+        const int reason = enter_program(options, arguments.pointers.data());
         [[maybe_unused]] const ssize_t n = ::write(write_end.raw(), &reason, sizeof(reason));
         ::_exit(127);
     }

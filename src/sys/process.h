@@ -59,4 +59,12 @@ class Process {
     Fd pidfd_;
 };
 
+/// Replaces the program of this process (execve); comes back only with the reason why not. Of the
+/// descriptors only `fds` stay open, beside those inherited.
+[[nodiscard]] Error become(const SpawnOptions& options);
+
+/// Takes note of children that have ended and that nobody here watches: those of the program this
+/// process was before. Before any child of its own is started.
+void reap_ended_children() noexcept;
+
 } // namespace godwit::sys

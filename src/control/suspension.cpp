@@ -1,0 +1,179 @@
+#include "control/suspension.h"
+
+#include "base/log.h"
+#include "base/version.h"
+#include "sys/process.h"
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace godwit::control {
+
+namespace {
+
+/// Longer than a keeper waits for its new VMM.
+constexpr std::chrono::milliseconds settle_time_max{20'000};
+constexpr std::uint64_t note_bytes_max = 4 * mib;
+constexpr std::uint64_t kept_bytes_max = 64 * kib;
+
+std::string kept_report_path(const RunDirectory& run, const Json& machine) {
+    return run.machine(text_member(machine, "machine")) + "/kept-" +
+           text_member(machine, "keeper") + ".json";
+}
+
+std::int64_t signed_member(const Json& object, const char* name) {
+    return object.is_object() && object.contains(name) && object[name].is_number_integer()
+               ? object[name].get<std::int64_t>()
+               : -1;
+}
+
+} // namespace
+
+Suspension::Suspension(Supervisor& supervisor, std::unique_ptr<Json> note, std::uint64_t operation)
+    : supervisor_(supervisor), note_(std::move(note)), operation_(operation) {}
+
+Suspension::~Suspension() = default;
+
+Status Suspension::write_note(const RunDirectory& run, const Json& note) {
+    return sys::write_file_atomically(run.suspension_file(), json_text(note));
+}
+
+std::unique_ptr<Json> Suspension::read_note(const RunDirectory& run) {
+    const Result<std::string> text = sys::read_file(run.suspension_file(), note_bytes_max);
+    if (!text.has_value()) {
+        return nullptr;
+    }
+    const Result<Json> note = parse_json(*text, {.bytes_max = note_bytes_max});
+    const bool good = note.has_value() && note->is_object() && note->contains("machines") &&
+                      (*note)["machines"].is_array();
+    if (!good) {
+        log::warn("suspension_note_unreadable", {{"path", run.suspension_file()}});
+        return nullptr;
+    }
+    return std::make_unique<Json>(*note);
+}
+
+void Suspension::begin() {
+    auto timer = supervisor_.parts_.loop.schedule(settle_time_max, {}, [this] { finish(); });
+    if (timer.has_value()) {
+        timer_ = std::move(*timer);
+    }
+    look();
+}
+
+void Suspension::look() {
+    if (!over_ && std::ranges::all_of((*note_)["machines"],
+                                      [this](const Json& machine) { return settled(machine); })) {
+        finish();
+    }
+}
+
+/// Whether nothing more is going to happen to it: its keeper is gone, or keeps it without a VMM.
+bool Suspension::settled(const Json& machine) const {
+    const MachineEntry* const entry = supervisor_.find(text_member(machine, "machine"));
+    if (entry == nullptr || !machine.value("committed", false)) {
+        return true;
+    }
+    const auto living = [&](const char* who) {
+        const auto id = handover::parse_instance_id(text_member(machine, who));
+        return id.has_value() ? entry->living(*id) : nullptr;
+    };
+    if (living("successor") == nullptr) {
+        return entry->owner != nullptr; // Kept frozen by the keeper or its guard.
+    }
+    return living("keeper") == nullptr && entry->owner != nullptr &&
+           entry->owner == living("successor");
+}
+
+/// Adds how it ended: by what the record and its processes say now, and by the keeper's account.
+void Suspension::complete(Json& machine) const {
+    const Json old = machine.contains("old") ? machine["old"] : Json();
+    const std::string path = kept_report_path(supervisor_.parts_.run, machine);
+    const Result<std::string> text = sys::read_file(path, kept_bytes_max);
+    const Result<Json> kept =
+        text.has_value() ? parse_json(*text) : Result<Json>(Error(text.error()));
+    discard_file(path);
+    if (!machine.value("committed", false)) {
+        return;
+    }
+    const MachineEntry* const entry = supervisor_.find(text_member(machine, "machine"));
+    const bool taken = entry != nullptr && entry->owner != nullptr &&
+                       entry->owner->id() == text_member(machine, "successor");
+    machine["outcome"] = taken ? "done" : entry == nullptr ? "lost" : entry->state();
+    if (!kept.has_value() || !kept->is_object()) {
+        machine["reason"] = "its keeper has left no report";
+        return;
+    }
+    machine["reason"] = text_member(*kept, "reason");
+    for (const char* key :
+         {"state_bytes", "frames_sampled", "frames_identical", "resources", "guest_bytes_copied"}) {
+        machine[key] = kept->value(key, Json());
+    }
+    const Json none = Json::array({"", ""});
+    machine["build_ids"] = {old.value("build_ids", none)[0], kept->value("build_ids", none)[1]};
+    machine["epochs"] = {old.value("epochs", none)[0], kept->value("epochs", none)[1]};
+    const std::int64_t until_kept = signed_member(old, "blackout_us");
+    const std::int64_t since_kept = signed_member(*kept, "blackout_us");
+    machine["blackout_us"] =
+        until_kept < 0 || since_kept < 0 ? -1 : until_kept + since_kept;
+    const Json before = old.value("phases_us", Json::object());
+    const Json after = kept->value("phases_us", Json::object());
+    machine["phases_us"] = {{"plan", signed_member(before, "plan")},
+                            {"prepare", signed_member(before, "prepare")},
+                            {"sync", signed_member(before, "sync")},
+                            {"suspend", until_kept},
+                            {"kept", signed_member(after, "pause")},
+                            {"commit", signed_member(after, "commit")},
+                            {"resume", signed_member(after, "resume")}};
+}
+
+void Suspension::discard_file(const std::string& path) {
+    ::unlink(path.c_str());
+}
+
+void Suspension::finish() {
+    over_ = true;
+    timer_.reset();
+    Json& note = *note_;
+    std::size_t done = 0;
+    std::size_t committed = 0;
+    std::int64_t slowest = -1;
+    std::string troubles;
+    for (Json& machine : note["machines"]) {
+        complete(machine);
+        committed += machine.value("committed", false) ? 1U : 0U;
+        if (text_member(machine, "outcome") == "done") {
+            ++done;
+            slowest = std::max(slowest, signed_member(machine, "blackout_us"));
+        } else {
+            troubles += (troubles.empty() ? "" : "; ") + text_member(machine, "machine") + " is " +
+                        text_member(machine, "outcome") + ": " + text_member(machine, "reason");
+        }
+        supervisor_.history_.append(machine);
+    }
+    const bool complete_end = done == note["machines"].size();
+    note["outcome"] = complete_end ? "done" : "partial";
+    note["reason"] = troubles;
+    note["blackout_us"] = slowest;
+    note["daemon_build_ids"] = {
+        note.value("daemon_build_ids", Json::array({"", ""}))[0], build_id()};
+    log::info("suspension_ended",
+              {{"machines", note["machines"].size()},
+               {"done", done},
+               {"committed", committed},
+               {"blackout_us", slowest}});
+    ::unlink(supervisor_.parts_.run.suspension_file().c_str());
+    supervisor_.history_.append(note);
+    supervisor_.parts_.events.append("exchanged_all", "", {{"report", note}});
+    if (operation_ != operation_none && complete_end) {
+        supervisor_.parts_.operations.succeed(operation_, note);
+    } else if (operation_ != operation_none) {
+        supervisor_.parts_.operations.fail(
+            operation_, Error(ErrorCode::conflict, "not every machine runs: " + troubles), note);
+    }
+    supervisor_.suspension_over(note);
+}
+
+} // namespace godwit::control

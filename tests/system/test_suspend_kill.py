@@ -1,0 +1,95 @@
+"""kill -9 of every process of a suspend-mode exchange at every numbered step: afterwards each machine runs in exactly
+one place, or is frozen and can be recovered, and the guest has lost nothing."""
+
+import os
+import signal
+import unittest
+
+from suspend_host import SuspendHost, cmdline
+
+
+class KillSweep(SuspendHost):
+    def owners(self, name):
+        """Pids of VMM processes of this machine."""
+        return [pid for pid in self.processes(f"--machine {name} ") if "godwit-keeper" not in cmdline(pid)]
+
+    def kill_daemons(self):
+        for pid in self.processes("bin/godwitd"):
+            os.kill(pid, signal.SIGKILL)
+
+    def check(self, fault, done, names=("m1", "m2")):
+        """Exactly one copy of each, and what is frozen runs after `recover`."""
+        states = self.settled()
+        self.assertEqual(sorted(states), sorted(names), f"{fault}: {done.stderr}{self.logs()}")
+        for name, state in states.items():
+            if state == "frozen":
+                self.godwit("recover", name)
+        self.assertEqual(set(self.settled().values()), {"running"}, fault)
+        for name in names:
+            self.runs(name)
+            self.wait_for(lambda n=name: len(self.owners(n)) == 1, f"{fault}: not one process for {name}")
+        self.wait_for(lambda: not self.processes("godwit-keeper"), f"{fault}: a keeper is left")
+        for name in names:
+            self.content(name)
+        print(fault, done.returncode, states, flush=True)
+
+    def kill_at(self, fault):
+        """Two machines, an exchange with a fault in all of a kind, then a godwitd without it."""
+        self.start_daemon(f"{fault}:kill")
+        self.run_machines(2)
+        done = self.godwit("exchange", "--all", "--mode", "suspend", "--to", str(self.new), "--json", code=None)
+        # Whichever godwitd serves now has the fault in its environment.
+        self.kill_daemons()
+        self.restart_daemon()
+        self.check(fault, done)
+
+    def test_old_vmm_killed_before_its_offer_takes_only_its_own_guest(self):
+        """Until then it is the only one that has the guest's state."""
+        self.start_daemon()
+        self.run_machines(2)
+        place, _ = self.faulty("c", "m1", "exchange.destination.build:hang")
+        client = self.godwit_in_background("exchange", "--all", "--mode", "suspend", "--to", str(place))
+        self.wait_for(lambda: len(self.processes("godwit-keeper")) == 4, "no keepers")
+        os.kill(self.machines()["m1"]["vmm"]["pid"], signal.SIGKILL)
+        self.assertEqual(client.wait(60), 1)
+        self.wait_for(lambda: list(self.machines()) == ["m2"], "m1 stays")
+        self.runs("m2")
+        self.content("m2")
+
+    def test_new_godwitd_killed_as_soon_as_it_starts(self):
+        """It dies before it has adopted anything; machines go on without it, the next one finds them."""
+        self.start_daemon()
+        self.run_machines(2)
+        broken = self.installation("e", "godwitd-next", "godwit-vmm-next")
+        program = broken / "bin/godwitd"
+        program.unlink()
+        program.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\nkill -9 $$\n')
+        program.chmod(0o755)
+        done = self.godwit("exchange", "--all", "--mode", "suspend", "--to", str(broken), "--json", code=None)
+        self.daemon.wait()
+        self.kill_daemons()
+        self.wait_for(lambda: not self.processes("bin/godwitd"), "a godwitd is left")
+        self.start_daemon()
+        self.check("new godwitd", done)
+
+
+# The old VMM from its offer on: before, the guest ends with the process that runs it. The new VMM until it has
+# confirmed its claim, for the same reason.
+FAULTS = [*(f"keeper.{number}" for number in range(1, 12)), "guard.3", "guard.6",
+          *(f"control.suspend.{number}" for number in range(1, 9)),
+          *(f"exchange.destination.{step}" for step in ("hello", "build", "prepared", "load", "claim", "claimed")),
+          "handover.source.9", "handover.source.10"]
+
+
+def add_test(fault):
+    def test(self):
+        self.kill_at(fault)
+    setattr(KillSweep, "test_killed_at_" + fault.replace(".", "_"), test)
+
+
+for each in FAULTS:
+    add_test(each)
+
+
+if __name__ == "__main__":
+    unittest.main()
