@@ -292,6 +292,12 @@ void SuspendRun::source_answered(Member& member, Result<Json> answer) {
         look();
         return;
     }
+    if (!answer.has_value() && answer.error().code() == ErrorCode::peer_closed &&
+        member.stage >= Stage::holding && member.stage < Stage::failed) {
+        // It died. Its keeper holds the machine, or says so by its own end.
+        look();
+        return;
+    }
     if (outcome == "failed_after_commit") {
         reclaim(member);
     }
@@ -365,7 +371,15 @@ void SuspendRun::look() {
         }
         break;
     case Step::retire:
-        if (all([](const Member& m) { return m.source_gone || m.stage == Stage::failed; })) {
+        if (!all([](const Member& m) {
+                return m.stage == Stage::failed ? !m.asked && !m.reclaiming : m.source_gone;
+            })) {
+            break;
+        }
+        if (all([](const Member& m) { return m.stage == Stage::failed; })) {
+            why_ = Error(ErrorCode::conflict, "no machine was committed");
+            finish_given_up(); // Nothing has changed, so godwitd stays too.
+        } else {
             note_and_replace();
         }
         break;

@@ -29,6 +29,18 @@ std::int64_t signed_member(const Json& object, const char* name) {
                : -1;
 }
 
+/// One end of a pair like "build_ids"; null if it is not there.
+Json end_of(const Json& report, const char* key, std::size_t index) {
+    return report.contains(key) && report[key].is_array() && report[key].size() == 2
+               ? report[key][index]
+               : Json();
+}
+
+/// The note is ours, but lay in a file.
+bool was_committed(const Json& machine) {
+    return machine.is_object() && machine.contains("committed") && machine["committed"] == true;
+}
+
 } // namespace
 
 Suspension::Suspension(Supervisor& supervisor, std::unique_ptr<Json> note, std::uint64_t operation)
@@ -47,7 +59,9 @@ std::unique_ptr<Json> Suspension::read_note(const RunDirectory& run) {
     }
     const Result<Json> note = parse_json(*text, {.bytes_max = note_bytes_max});
     const bool good = note.has_value() && note->is_object() && note->contains("machines") &&
-                      (*note)["machines"].is_array();
+                      (*note)["machines"].is_array() &&
+                      std::ranges::all_of((*note)["machines"],
+                                          [](const Json& machine) { return machine.is_object(); });
     if (!good) {
         log::warn("suspension_note_unreadable", {{"path", run.suspension_file()}});
         return nullptr;
@@ -73,7 +87,7 @@ void Suspension::look() {
 /// Whether nothing more is going to happen to it: its keeper is gone, or keeps it without a VMM.
 bool Suspension::settled(const Json& machine) const {
     const MachineEntry* const entry = supervisor_.find(text_member(machine, "machine"));
-    if (entry == nullptr || !machine.value("committed", false)) {
+    if (entry == nullptr || !was_committed(machine)) {
         return true;
     }
     const auto living = [&](const char* who) {
@@ -89,13 +103,15 @@ bool Suspension::settled(const Json& machine) const {
 
 /// Adds how it ended: by what the record and its processes say now, and by the keeper's account.
 void Suspension::complete(Json& machine) const {
-    const Json old = machine.contains("old") ? machine["old"] : Json();
+    // Null if the old VMM died without a report.
+    const Json old = machine.contains("old") && machine["old"].is_object() ? machine["old"]
+                                                                           : Json::object();
     const std::string path = kept_report_path(supervisor_.parts_.run, machine);
     const Result<std::string> text = sys::read_file(path, kept_bytes_max);
     const Result<Json> kept =
         text.has_value() ? parse_json(*text) : Result<Json>(Error(text.error()));
     discard_file(path);
-    if (!machine.value("committed", false)) {
+    if (!was_committed(machine)) {
         return;
     }
     const MachineEntry* const entry = supervisor_.find(text_member(machine, "machine"));
@@ -109,17 +125,17 @@ void Suspension::complete(Json& machine) const {
     machine["reason"] = text_member(*kept, "reason");
     for (const char* key :
          {"state_bytes", "frames_sampled", "frames_identical", "resources", "guest_bytes_copied"}) {
-        machine[key] = kept->value(key, Json());
+        machine[key] = kept->contains(key) ? (*kept)[key] : Json();
     }
-    const Json none = Json::array({"", ""});
-    machine["build_ids"] = {old.value("build_ids", none)[0], kept->value("build_ids", none)[1]};
-    machine["epochs"] = {old.value("epochs", none)[0], kept->value("epochs", none)[1]};
+    for (const char* key : {"build_ids", "epochs", "owners"}) {
+        machine[key] = {end_of(old, key, 0), end_of(*kept, key, 1)};
+    }
     const std::int64_t until_kept = signed_member(old, "blackout_us");
     const std::int64_t since_kept = signed_member(*kept, "blackout_us");
     machine["blackout_us"] =
         until_kept < 0 || since_kept < 0 ? -1 : until_kept + since_kept;
-    const Json before = old.value("phases_us", Json::object());
-    const Json after = kept->value("phases_us", Json::object());
+    const Json before = old.contains("phases_us") ? old["phases_us"] : Json();
+    const Json after = kept->contains("phases_us") ? (*kept)["phases_us"] : Json();
     machine["phases_us"] = {{"plan", signed_member(before, "plan")},
                             {"prepare", signed_member(before, "prepare")},
                             {"sync", signed_member(before, "sync")},
@@ -143,7 +159,7 @@ void Suspension::finish() {
     std::string troubles;
     for (Json& machine : note["machines"]) {
         complete(machine);
-        committed += machine.value("committed", false) ? 1U : 0U;
+        committed += was_committed(machine) ? 1U : 0U;
         if (text_member(machine, "outcome") == "done") {
             ++done;
             slowest = std::max(slowest, signed_member(machine, "blackout_us"));
@@ -157,8 +173,7 @@ void Suspension::finish() {
     note["outcome"] = complete_end ? "done" : "partial";
     note["reason"] = troubles;
     note["blackout_us"] = slowest;
-    note["daemon_build_ids"] = {
-        note.value("daemon_build_ids", Json::array({"", ""}))[0], build_id()};
+    note["daemon_build_ids"] = {end_of(note, "daemon_build_ids", 0), build_id()};
     log::info("suspension_ended",
               {{"machines", note["machines"].size()},
                {"done", done},

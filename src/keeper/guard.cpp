@@ -56,7 +56,7 @@ void Keeper::from_guard(Result<exchange::WireMessage> message) {
         guard_.close();
         if (step_ < Step::held) {
             give_back(Error(message.error()).with_context("the keeper's guard"));
-        } else {
+        } else if (step_ != Step::over) {
             log::warn("guard_lost", {{"reason", message.error().to_string()}});
         }
         return;

@@ -55,9 +55,13 @@ Status Keeper::connect(Link& link, sys::Fd fd, OnMessage handler) {
     return ok();
 }
 
-void Keeper::reach(Step step, int number) {
-    // The guard has numbers of its own, so that a test can tell whom it kills.
+/// The guard has numbers of its own, so that a test can tell whom it kills.
+void Keeper::pass(int number) const {
     fault_point((options_.part == Part::guard ? "guard." : "keeper.") + std::to_string(number));
+}
+
+void Keeper::reach(Step step, int number) {
+    pass(number);
     step_ = step;
     announce();
 }
@@ -66,7 +70,7 @@ void Keeper::from_source(Result<exchange::WireMessage> message) {
     Status done = ok();
     if (!message.has_value()) {
         source_.close();
-        if (step_ < Step::held) {
+        if (step_ < Step::sharing) {
             give_back(Error(message.error()).with_context("the old VMM"));
         } else if (step_ == Step::kept) {
             // It has ended, as it should.
@@ -95,7 +99,7 @@ void Keeper::from_source(Result<exchange::WireMessage> message) {
 }
 
 Status Keeper::take_offer(exchange::Offer offer) {
-    fault_point("keeper.3");
+    pass(3);
     parcel_ = GODWIT_TRY(Parcel::of_offer(std::move(offer)));
     if (parcel_->machine_name() != options_.machine) {
         return Error(ErrorCode::corrupt,
@@ -121,14 +125,14 @@ void Keeper::prepared_somewhere() {
 }
 
 Status Keeper::take_parcel(exchange::TakeOver take_over) {
-    fault_point("keeper.6");
+    pass(6);
     GODWIT_TRY(parcel_->complete(std::move(take_over)));
     step_ = Step::sharing;
     return parcel_->send_take_over(*guard_.socket);
 }
 
 Status Keeper::claim() {
-    fault_point("keeper.7");
+    pass(7);
     GODWIT_TRY(parcel_->record().claim(parcel_->origin(), options_.instance));
     step_ = Step::held;
     announce();
@@ -138,6 +142,10 @@ Status Keeper::claim() {
 void Keeper::give_back(const Error& why) {
     if (step_ >= Step::kept) {
         log::warn("keeper_complaint", {{"reason", why.to_string()}});
+        return;
+    }
+    if (parcel_.has_value() && parcel_->complete() && !source_.alive()) {
+        keep_alone();
         return;
     }
     log::warn("suspension_given_up", {{"machine", options_.machine}, {"reason", why.to_string()}});
@@ -162,6 +170,45 @@ void Keeper::give_back(const Error& why) {
     }
     announce();
     end(1);
+}
+
+/// The old VMM has died after its offer: there is nobody to give the machine back to, and it is
+/// complete here. It goes on in the new VMM.
+void Keeper::keep_alone() {
+    handover::OwnerRecord& record = parcel_->record();
+    if (step_ < Step::held) {
+        const Status claimed = claim();
+        if (!claimed.has_value()) {
+            log::error("claim_failed", {{"reason", claimed.error().to_string()}});
+            end(1);
+            return;
+        }
+    }
+    const auto mine = record.confirm(record.read());
+    if (!mine.has_value() || mine->owner != options_.instance) {
+        end(1);
+        return;
+    }
+    log::warn("old_vmm_died", {{"machine", options_.machine}});
+    confirmed(*mine);
+    resume_wanted_ = true;
+    try_resume();
+}
+
+/// The machine is ours, and whoever holds it complete may give it on.
+void Keeper::confirmed(const handover::Ownership& mine) {
+    kept_at_ = clock_.now();
+    step_ = Step::kept;
+    if (source_.alive()) {
+        const std::int64_t now = kept_at_.time_since_epoch().count();
+        // To the old VMM its part of the blackout ends here.
+        discard(exchange::send(*source_.socket,
+                               exchange::Running{.epoch = mine.epoch,
+                                                 .claimed_at_ns = now,
+                                                 .first_entry_ns = parcel_->paused() ? 0 : now}),
+                "it may be gone; the machine is kept here");
+    }
+    announce();
 }
 
 void Keeper::end(int exit_code) {

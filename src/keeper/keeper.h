@@ -103,6 +103,7 @@ class Keeper {
     // keeper.cpp: from the old VMM.
     [[nodiscard]] Status connect(Link& link, sys::Fd fd, OnMessage handler);
     void reach(Step step, int number);
+    void pass(int number) const;
     void from_source(Result<exchange::WireMessage> message);
     [[nodiscard]] Status take_offer(exchange::Offer offer);
     [[nodiscard]] Status take_parcel(exchange::TakeOver take_over);
@@ -110,6 +111,8 @@ class Keeper {
     void prepared_somewhere();
     /// Before the commit: everything is as it was, the guest runs at the old VMM.
     void give_back(const Error& why);
+    void keep_alone();
+    void confirmed(const handover::Ownership& mine);
 
     // successor.cpp: to the new VMM.
     void from_successor(Result<exchange::WireMessage> message);

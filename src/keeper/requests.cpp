@@ -1,6 +1,5 @@
 /// What is asked of a keeper over its control socket (docs/formats/keeper.md).
 
-#include "base/fault_point.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "keeper/keeper.h"
@@ -114,24 +113,13 @@ Status Keeper::commit() {
     if (step_ != Step::held) {
         return wrong_step("commit", step_name());
     }
-    fault_point("keeper.8");
+    pass(8);
     const handover::Ownership claimed = parcel_->record().read();
     if (claimed.owner != options_.instance) {
         return Error(ErrorCode::conflict, "the machine has been taken back");
     }
     const handover::Ownership mine = GODWIT_TRY(parcel_->record().confirm(claimed));
-    kept_at_ = clock_.now();
-    step_ = Step::kept;
-    if (source_.alive()) {
-        const std::int64_t now = kept_at_.time_since_epoch().count();
-        // To the old VMM its part of the blackout ends here.
-        discard(exchange::send(*source_.socket,
-                               exchange::Running{.epoch = mine.epoch,
-                                                 .claimed_at_ns = now,
-                                                 .first_entry_ns = parcel_->paused() ? 0 : now}),
-                "it may be gone; the machine is kept here");
-    }
-    announce();
+    confirmed(mine);
     return ok();
 }
 

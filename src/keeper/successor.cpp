@@ -1,6 +1,5 @@
 /// The keeper's side towards the new VMM: the source's part of an exchange, played from the parcel.
 
-#include "base/fault_point.h"
 #include "base/log.h"
 #include "keeper/keeper.h"
 
@@ -58,7 +57,7 @@ Status Keeper::greeted(exchange::Hello hello) {
         return parcel_->send_offer(
             *successor_.socket, options_.instance, parcel_->record().read().epoch);
     }
-    fault_point("keeper.2");
+    pass(2);
     exchange::Hello ours = hello_; // Its abilities count, so the old VMM checks against them.
     ours.instance = options_.instance.value;
     GODWIT_TRY(exchange::send(*source_.socket, ours));
@@ -71,7 +70,7 @@ void Keeper::try_resume() {
     if (step_ != Step::kept || !resume_wanted_ || !successor_stands_) {
         return;
     }
-    fault_point("keeper.9");
+    pass(9);
     timer_.reset();
     resumed_at_ = clock_.now();
     const Status sent = parcel_->send_take_over(*successor_.socket);
@@ -95,7 +94,7 @@ Status Keeper::runs_there(const exchange::Running& running) {
         now.tenure != handover::Tenure::running) {
         return Error(ErrorCode::corrupt, "it says that it runs the guest and does not own it");
     }
-    fault_point("keeper.10");
+    pass(10);
     report_.after = now;
     report_.outcome = handover::Outcome::done;
     const sys::Moment claimed{sys::Nanoseconds(running.claimed_at_ns)};
@@ -172,7 +171,7 @@ void Keeper::finish(const exchange::SettleAnswer& answer) {
     if (step_ != Step::settling) {
         return;
     }
-    fault_point("keeper.11");
+    pass(11);
     timer_.reset();
     report_.frames_sampled = answer.frames_sampled;
     report_.frames_identical = answer.frames_identical;

@@ -132,17 +132,17 @@ class Refused(SuspendHost):
         for name in self.consoles:
             self.runs(name)
 
-    def vmms(self):
+    def pids(self):
         return {name: machine["vmm"]["pid"] for name, machine in self.machines().items()}
 
     def test_every_blocker_of_every_machine_is_told_before_anything_pauses(self):
         """HE-8: two machines whose RAM cannot change hands, one good one."""
         self.start_daemon()
-        self.run_machines(1)
+        self.run_machines(1, "mem_set=4M report_ms=200", disks=False)
         for name in ("p1", "p2"):
             self.godwit("snapshot", "m1", str(self.directory / name))
             self.godwit("restore", str(self.directory / name), "--name", name, code=None)
-        before = self.vmms()
+        before = self.pids()
         self.assertEqual(len(before), 3, before)
         self.directory.joinpath("history.jsonl").unlink(missing_ok=True)
         report = self.suspend(self.new, code=1)
@@ -157,7 +157,7 @@ class Refused(SuspendHost):
     def test_installation_without_a_working_godwitd(self):
         self.start_daemon()
         self.run_machines(1)
-        before = self.vmms()
+        before = self.pids()
         broken = self.installation("d", "godwitd-next", "godwit-vmm-next")
         (broken / "bin/godwitd").unlink()
         (broken / "bin/godwitd").symlink_to("/bin/false")
@@ -169,7 +169,7 @@ class Refused(SuspendHost):
         """HE-6: a keeper hangs before it holds its machine; the others give back, nothing is left."""
         self.start_daemon("keeper.7:hang")
         self.run_machines(3)
-        before = self.vmms()
+        before = self.pids()
         memory = shared_memory_kib()
         report = self.suspend(self.new, "--deadline-ms", "800", code=1)
         self.assertEqual(report["outcome"], "rolled_back", report)
@@ -183,7 +183,7 @@ class Refused(SuspendHost):
     def test_new_vmm_of_one_machine_that_does_not_start_stops_all(self):
         self.start_daemon()
         self.run_machines(2)
-        before = self.vmms()
+        before = self.pids()
         place, _ = self.faulty("c", "m1", "exchange.destination.build:kill")
         report = self.suspend(place, code=1)
         self.assertEqual(report["outcome"], "rolled_back", report)

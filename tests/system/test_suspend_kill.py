@@ -16,6 +16,7 @@ class KillSweep(SuspendHost):
     def kill_daemons(self):
         for pid in self.processes("bin/godwitd"):
             os.kill(pid, signal.SIGKILL)
+        self.wait_for(lambda: not self.processes("bin/godwitd"), "a godwitd is left")
 
     def check(self, fault, done, names=("m1", "m2")):
         """Exactly one copy of each, and what is frozen runs after `recover`."""
