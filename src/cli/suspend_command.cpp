@@ -29,10 +29,21 @@ Result<std::string> fresh_id() {
     return std::string(text.data());
 }
 
+/// Each attempt reaches the old godwitd while it ends, or waits for the new one.
+constexpr int attempts_max = 100;
+
 /// What the new godwitd says about it; the old one has gone in between.
 Result<Json> report_of(const Session& session, const std::string& id) {
-    const DaemonClient daemon = GODWIT_TRY(session.daemon());
-    Json report = GODWIT_TRY(daemon.call("GET", "/api/v1/suspension", {}, end_time_max));
+    Result<Json> answer = Error(ErrorCode::peer_closed, "godwitd does not answer");
+    for (int attempt = 0; attempt < attempts_max; ++attempt) {
+        const DaemonClient daemon = GODWIT_TRY(session.daemon());
+        answer = daemon.call("GET", "/api/v1/suspension", {}, end_time_max);
+        if (answer.has_value() || (answer.error().code() != ErrorCode::peer_closed &&
+                                   answer.error().code() != ErrorCode::cancelled)) {
+            break;
+        }
+    }
+    const Json report = GODWIT_TRY(std::move(answer));
     if (text_member(report, "id") != id) {
         return Error(ErrorCode::not_found,
                      "godwitd was replaced, but its successor knows nothing of this exchange; see "

@@ -372,7 +372,8 @@ void SuspendRun::look() {
         break;
     case Step::retire:
         if (!all([](const Member& m) {
-                return m.stage == Stage::failed ? !m.asked && !m.reclaiming : m.source_gone;
+                const bool waiting = m.asked || m.reclaiming;
+                return m.source_gone || !waiting;
             })) {
             break;
         }
@@ -448,13 +449,15 @@ void SuspendRun::committed(Member& member, const Result<Json>& answer) {
     look();
 }
 
+/// An old VMM's report is its last act before it ends; nobody waits for what the kernel then tears
+/// down. Its keeper goes on when its connection is closed.
 void SuspendRun::retire() {
     enter(Step::retire, "retire", 6);
     arm(leave_time_max, [this] {
         for (const auto& member : members_) {
-            if (member->stage == Stage::committed && !member->source_gone) {
+            if (member->stage == Stage::committed && !member->source_gone && member->asked) {
                 // The record says that it must not run the guest any more.
-                member->source->kill("its machine was suspended and it did not end");
+                member->source->kill("its machine was suspended and it did not say so");
             }
         }
     });

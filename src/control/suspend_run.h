@@ -9,7 +9,7 @@
 ///   3  prepare  new VMMs build their machines, the guests run           as 2
 ///   4  hold     every machine is paused and held by its keeper          keepers give back, all guests go on
 ///   5  commit   every keeper is told to own its machine                 none: POINT OF NO RETURN, per machine
-///   6  retire   the old VMMs end                                        none; who hangs is killed
+///   6  retire   the old VMMs report and end                             none; who hangs is killed
 ///   7  note     what the next godwitd must know is written              none
 ///   8  replace  this process becomes the new godwitd                    the old program starts again; machines do
 ///                                                                       not wait for either

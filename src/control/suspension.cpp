@@ -41,6 +41,13 @@ bool was_committed(const Json& machine) {
     return machine.is_object() && machine.contains("committed") && machine["committed"] == true;
 }
 
+/// The living process that the note calls `who`, or null.
+std::shared_ptr<VmmInstance>
+living_of(const MachineEntry& entry, const Json& machine, const char* who) {
+    const auto id = handover::parse_instance_id(text_member(machine, who));
+    return id.has_value() ? entry.living(*id) : nullptr;
+}
+
 } // namespace
 
 Suspension::Suspension(Supervisor& supervisor, std::unique_ptr<Json> note, std::uint64_t operation)
@@ -90,10 +97,10 @@ bool Suspension::settled(const Json& machine) const {
     if (entry == nullptr || !was_committed(machine)) {
         return true;
     }
-    const auto living = [&](const char* who) {
-        const auto id = handover::parse_instance_id(text_member(machine, who));
-        return id.has_value() ? entry->living(*id) : nullptr;
-    };
+    const auto living = [&](const char* who) { return living_of(*entry, machine, who); };
+    if (living("source") != nullptr) {
+        return false;
+    }
     if (living("successor") == nullptr) {
         return entry->owner != nullptr; // Kept frozen by the keeper or its guard.
     }
@@ -115,6 +122,9 @@ void Suspension::complete(Json& machine) const {
         return;
     }
     const MachineEntry* const entry = supervisor_.find(text_member(machine, "machine"));
+    if (const auto hanging = entry == nullptr ? nullptr : living_of(*entry, machine, "source")) {
+        hanging->kill("its machine belongs to another and it does not end");
+    }
     const bool taken = entry != nullptr && entry->owner != nullptr &&
                        entry->owner->id() == text_member(machine, "successor");
     machine["outcome"] = taken ? "done" : entry == nullptr ? "lost" : entry->state();
