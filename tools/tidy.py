@@ -27,6 +27,7 @@ RULES = (
 ALLOWED = {
     ("cloexec", "src/sys/process.cpp"): "a child gives itself the descriptors that its program shall keep",
     ("raw-fd", "src/vmm/options.h"): "numbers from the command line; the program owns them from its first lines on",
+    ("raw-fd", "src/keeper/keeper.h"): "numbers from the command line; the program owns them from its first lines on",
     ("value", "src/machine/platform/reset_control.cpp"): "a protobuf field of that name",
     ("sleep", "src/machine/machine_vm_test.cpp"): "watches a guest that cannot signal, and lets time pass on purpose",
     # Remove these when the files are there.

@@ -70,8 +70,9 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(0, 86'400));
     app.add_option(
         "--ready-fd", ready_number, "Descriptor told in one JSON line when the API is up");
-    app.add_option(
-        "--lock-fd", lock_number, "The run directory's lock, from the godwitd that became this one");
+    app.add_option("--lock-fd",
+                   lock_number,
+                   "The run directory's lock, from the godwitd that became this one");
     app.add_option("--log-level", level, "debug, info, warn or error");
     bool foreground = true;
     app.add_flag("--foreground", foreground, "Stay in the foreground; it always does");

@@ -111,7 +111,8 @@ std::string suspension_text(const Json& report) {
     for (const Json& machine : machines) {
         text += text_member(machine, "machine") + ": " + text_member(machine, "outcome");
         if (machine.contains("blackout_us") && machine["blackout_us"].is_number_integer()) {
-            text += ", stood still for " + duration_text(machine["blackout_us"].get<std::int64_t>());
+            text +=
+                ", stood still for " + duration_text(machine["blackout_us"].get<std::int64_t>());
         }
         text += "\n";
     }

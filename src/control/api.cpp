@@ -534,11 +534,10 @@ void Api::suspend(Call call) {
 }
 
 void Api::suspension(Call call) {
-    supervisor_.suspension(
-        Reply<Json>([reply = std::move(call.reply)](Result<Json> report) mutable {
-            reply(report.has_value() ? json_response(200, *report)
-                                     : error_response(report.error()));
-        }));
+    supervisor_.suspension(Reply<Json>([reply =
+                                            std::move(call.reply)](Result<Json> report) mutable {
+        reply(report.has_value() ? json_response(200, *report) : error_response(report.error()));
+    }));
 }
 
 void Api::recover(Call call) {

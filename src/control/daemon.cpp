@@ -157,8 +157,7 @@ Error become(const Daemon::Replacement& next,
              const sys::FileLock& held) {
     constexpr int lock_number = 3;
     std::vector<std::string> arguments{"--run-dir", run.path(), "--vmm", next.vmm};
-    arguments.insert(
-        arguments.end(), options.kept_arguments.begin(), options.kept_arguments.end());
+    arguments.insert(arguments.end(), options.kept_arguments.begin(), options.kept_arguments.end());
     arguments.insert(arguments.end(), {"--lock-fd", std::to_string(lock_number)});
     return sys::become({.program = next.daemon,
                         .arguments = std::move(arguments),

@@ -26,7 +26,6 @@ struct DaemonOptions {
 /// Serves until `stop` is signalled. `ready` gets one JSON line, {"ok":true} or {"error":{...}},
 /// once the API can be reached or the start has failed; it may be invalid. busy if another godwitd
 /// has the run directory. Runs on the calling thread, which becomes the control thread.
-[[nodiscard]] Status
-run_daemon(DaemonOptions options, const sys::EventFd& stop, sys::Fd ready);
+[[nodiscard]] Status run_daemon(DaemonOptions options, const sys::EventFd& stop, sys::Fd ready);
 
 } // namespace godwit::control

@@ -64,8 +64,8 @@ Result<std::uint64_t> Supervisor::suspend(SuspendRequest request) {
     }
     last_suspension_.reset();
     suspend_ = std::make_shared<SuspendRun>(*this, std::move(request));
-    const std::uint64_t operation = parts_.operations.begin(
-        "exchange", "", [weak = std::weak_ptr(suspend_)]() -> Status {
+    const std::uint64_t operation =
+        parts_.operations.begin("exchange", "", [weak = std::weak_ptr(suspend_)]() -> Status {
             const auto run = weak.lock();
             return run == nullptr ? Error(ErrorCode::conflict, "the exchange is over")
                                   : run->cancel();

@@ -11,7 +11,16 @@
 namespace godwit::control {
 
 /// Up to where a machine has come. Those over `ready` count as at least ready.
-enum class Stage : std::uint8_t { planned, starting, preparing, ready, holding, held, committed, failed };
+enum class Stage : std::uint8_t {
+    planned,
+    starting,
+    preparing,
+    ready,
+    holding,
+    held,
+    committed,
+    failed
+};
 
 struct SuspendRun::Member {
     std::string name;

@@ -95,8 +95,7 @@ void SuspendRun::plan() {
     for (const std::string& program :
          {request_.vmm_program, request_.daemon_program, supervisor_.parts_.keeper_program}) {
         if (!program.empty() && ::access(program.c_str(), X_OK) != 0) {
-            host_blockers_.push_back(
-                Error::from_errno(errno, "use '" + program + "'").to_string());
+            host_blockers_.push_back(Error::from_errno(errno, "use '" + program + "'").to_string());
         }
     }
 }
@@ -178,12 +177,11 @@ Status SuspendRun::launch(Member& member) {
     auto [successor_end, offer_end] = GODWIT_TRY(sys::MessageSocket::pair());
     sys::Pipe lifeline = GODWIT_TRY(sys::create_pipe());
     const auto start = [&](const std::string& program, const sys::Fd& incoming) {
-        Reply<void> ready(
-            [weak = weak_from_this(), raw = &member](const Status& outcome) {
-                if (const auto self = weak.lock()) {
-                    self->member_ready(*raw, outcome);
-                }
-            });
+        Reply<void> ready([weak = weak_from_this(), raw = &member](const Status& outcome) {
+            if (const auto self = weak.lock()) {
+                self->member_ready(*raw, outcome);
+            }
+        });
         auto made = VmmInstance::launch(supervisor_.parts_.loop,
                                         supervisor_.parts_.run,
                                         {.program = program,
@@ -346,8 +344,8 @@ void SuspendRun::look() {
     const auto all = [this](auto condition) {
         return std::ranges::all_of(members_, [&](const auto& m) { return condition(*m); });
     };
-    const bool any_failed = std::ranges::any_of(
-        members_, [](const auto& m) { return m->stage == Stage::failed; });
+    const bool any_failed =
+        std::ranges::any_of(members_, [](const auto& m) { return m->stage == Stage::failed; });
     switch (step_) {
     case Step::prepare:
         if (all([](const Member& m) { return m.stage >= Stage::ready; })) {

@@ -111,8 +111,8 @@ bool Suspension::settled(const Json& machine) const {
 /// Adds how it ended: by what the record and its processes say now, and by the keeper's account.
 void Suspension::complete(Json& machine) const {
     // Null if the old VMM died without a report.
-    const Json old = machine.contains("old") && machine["old"].is_object() ? machine["old"]
-                                                                           : Json::object();
+    const Json old =
+        machine.contains("old") && machine["old"].is_object() ? machine["old"] : Json::object();
     const std::string path = kept_report_path(supervisor_.parts_.run, machine);
     const Result<std::string> text = sys::read_file(path, kept_bytes_max);
     const Result<Json> kept =
@@ -142,8 +142,7 @@ void Suspension::complete(Json& machine) const {
     }
     const std::int64_t until_kept = signed_member(old, "blackout_us");
     const std::int64_t since_kept = signed_member(*kept, "blackout_us");
-    machine["blackout_us"] =
-        until_kept < 0 || since_kept < 0 ? -1 : until_kept + since_kept;
+    machine["blackout_us"] = until_kept < 0 || since_kept < 0 ? -1 : until_kept + since_kept;
     const Json before = old.contains("phases_us") ? old["phases_us"] : Json();
     const Json after = kept->contains("phases_us") ? (*kept)["phases_us"] : Json();
     machine["phases_us"] = {{"plan", signed_member(before, "plan")},

@@ -27,10 +27,11 @@ int Keeper::run() {
                            sys::Fd(std::exchange(options_.incoming_fd, -1)),
                            guarding ? &Keeper::from_keeper : &Keeper::from_source);
     if (begun.has_value() && guarding) {
-        begun = exchange::send(*source_.socket, exchange::Hello{.instance = options_.instance.value,
-                                                                .version = {},
-                                                                .build_id = std::string(build_id()),
-                                                                .sections = {}});
+        begun = exchange::send(*source_.socket,
+                               exchange::Hello{.instance = options_.instance.value,
+                                               .version = {},
+                                               .build_id = std::string(build_id()),
+                                               .sections = {}});
     } else if (begun.has_value()) {
         begun = start_guard();
     }
@@ -89,9 +90,9 @@ void Keeper::from_source(Result<exchange::WireMessage> message) {
         // No frames are compared here: guest memory is not mapped. The new VMM compares them.
         discard(exchange::send(*source_.socket, exchange::SettleAnswer{}), "it is about to end");
     } else {
-        done = Error(ErrorCode::corrupt,
-                     "the old VMM sent message " + std::to_string(message->index()) +
-                         " out of order");
+        done =
+            Error(ErrorCode::corrupt,
+                  "the old VMM sent message " + std::to_string(message->index()) + " out of order");
     }
     if (!done.has_value()) {
         give_back(done.error());

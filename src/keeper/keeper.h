@@ -98,7 +98,8 @@ class Keeper {
     };
     using OnMessage = void (Keeper::*)(Result<exchange::WireMessage>);
 
-    Keeper(Options options, const sys::Clock& clock) : options_(std::move(options)), clock_(clock) {}
+    Keeper(Options options, const sys::Clock& clock)
+        : options_(std::move(options)), clock_(clock) {}
 
     // keeper.cpp: from the old VMM.
     [[nodiscard]] Status connect(Link& link, sys::Fd fd, OnMessage handler);

@@ -77,9 +77,8 @@ Status Parcel::complete(exchange::TakeOver take_over) {
     return ok();
 }
 
-Status Parcel::send_offer(const sys::MessageSocket& to,
-                          handover::InstanceId owner,
-                          std::uint32_t epoch) {
+Status
+Parcel::send_offer(const sys::MessageSocket& to, handover::InstanceId owner, std::uint32_t epoch) {
     auto& offer = std::get<exchange::Offer>(offer_);
     offer.instance = owner.value;
     offer.epoch = epoch;

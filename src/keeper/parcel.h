@@ -27,9 +27,8 @@ class Parcel {
     [[nodiscard]] bool complete() const noexcept { return complete_; }
 
     /// Passes the offer on under another owner, as if it were that owner's own.
-    [[nodiscard]] Status send_offer(const sys::MessageSocket& to,
-                                    handover::InstanceId owner,
-                                    std::uint32_t epoch);
+    [[nodiscard]] Status
+    send_offer(const sys::MessageSocket& to, handover::InstanceId owner, std::uint32_t epoch);
     [[nodiscard]] Status send_take_over(const sys::MessageSocket& to) const;
 
     [[nodiscard]] handover::OwnerRecord& record() noexcept { return record_; }

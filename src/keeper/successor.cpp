@@ -141,9 +141,9 @@ void Keeper::successor_failed(const Error& why) {
     // Take back what was offered, so that nothing it still does counts.
     handover::OwnerRecord& record = parcel_->record();
     for (handover::Ownership now = record.read();; now = record.read()) {
-        const bool others = now.owner != options_.instance &&
-                            (now.owner.value != hello_.instance ||
-                             now.tenure == handover::Tenure::running);
+        const bool others =
+            now.owner != options_.instance &&
+            (now.owner.value != hello_.instance || now.tenure == handover::Tenure::running);
         if (others) {
             // It runs the guest, or has run it: what is kept here is stale.
             report_.after = now;

@@ -36,11 +36,18 @@ def storage_bytes(pid):
     return int(counters["read_bytes"]) + int(counters["write_bytes"])
 
 
-def shared_memory_kib():
-    for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("Shmem:"):
-            return int(line.split()[1])
-    raise AssertionError("no Shmem in /proc/meminfo")
+def memory_objects(pids):
+    """Sizes in KiB of the memory objects these processes hold, by inode: what they are charged for."""
+    sizes = {}
+    for pid in pids:
+        for entry in pathlib.Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                if os.readlink(entry).startswith("/memfd:"):
+                    status = entry.stat()
+                    sizes[status.st_ino] = status.st_blocks // 2
+            except OSError:
+                pass  # It was closed, or the process ended, while we looked.
+    return sizes
 
 
 class Unix(http.client.HTTPConnection):
@@ -100,6 +107,9 @@ class SuspendHost(MachineTest):
             if str(self.directory) in text and word in text and int(entry.name) != os.getpid() and alive(entry.name):
                 found.append(int(entry.name))
         return found
+
+    def shared_memory_kib(self):
+        return sum(memory_objects(self.processes()).values())
 
     def start_daemon(self, fault=None, place=None):
         environment = dict(os.environ, GODWIT_RUN_DIR=str(self.directory), GODWIT_KEEPER=str(BIN / "godwit-keeper"))
