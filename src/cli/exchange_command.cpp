@@ -5,12 +5,14 @@
 #include "cli/live_table.h"
 #include "cli/operate.h"
 #include "cli/run_flags.h"
+#include "cli/suspend_command.h"
 #include "control/exchange_mode.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include <memory>
+#include <optional>
 #include <set>
 
 namespace godwit::cli {
@@ -31,15 +33,16 @@ struct ExchangeCommand {
     bool keep_going = false;
     bool stop_on_failure = false;
     bool again = false;
-    std::uint64_t deadline_ms = 5'000;
+    std::optional<std::uint64_t> deadline_ms;
     std::uint64_t prepare_ms = 30'000;
     std::uint64_t limit = 20;
 };
 
 Json body_of(const ExchangeCommand& command) {
-    Json body{{"deadline_ms", command.deadline_ms},
-              {"prepare_ms", command.prepare_ms},
-              {"mode", command.mode}};
+    Json body{{"prepare_ms", command.prepare_ms}, {"mode", command.mode}};
+    if (command.deadline_ms.has_value()) {
+        body["deadline_ms"] = *command.deadline_ms;
+    }
     if (!command.program.empty()) {
         body["program"] = absolute_path(command.program);
     }
@@ -117,6 +120,13 @@ ExitCode exchange(const Session& session, const ExchangeCommand& command) {
     if (command.dry_run) {
         return show_plan(session, command);
     }
+    if (command.mode == control::name_of(control::ExchangeMode::suspend)) {
+        return suspend_exchange(session,
+                                {.machine = command.name,
+                                 .prefix = command.program,
+                                 .deadline_ms = command.deadline_ms,
+                                 .prepare_ms = command.prepare_ms});
+    }
     if (command.all) {
         return exchange_all(session, command);
     }
@@ -145,14 +155,16 @@ void add_ways(CLI::App& exchange, ExchangeCommand& command) {
     exchange
         .add_option("--mode",
                     command.mode,
-                    "How: hot-restart (default), suspend or partition, where this version has them")
+                    "hot-restart (default): each new VMM stands beside the old one until it takes "
+                    "over; suspend: godwitd and all VMMs are replaced while the machines rest in "
+                    "memory; partition: not in this version")
         ->type_name("MODE")
         ->check(CLI::IsMember(mode_names()).description(""));
     exchange
         .add_option("--deadline-ms",
                     command.deadline_ms,
                     "Longest time from when the devices come to rest until the new VMM runs the "
-                    "guest (default 5000)")
+                    "guest (default 5000; with suspend: until all machines are held, 10000)")
         ->type_name("MS")
         ->check(CLI::Range(1, 600'000).description(""));
     exchange
@@ -227,6 +239,7 @@ void add_exchange_command(CLI::App& app, Invocation& invocation) {
         "  godwit exchange web1 --to /opt/godwit/bin/godwit-vmm --json\n"
         "  godwit exchange --all --to /opt/godwit-2.0 --dry-run\n"
         "  godwit exchange --all --to /opt/godwit-2.0 --order smallest-first --concurrency 4\n"
+        "  godwit exchange --all --mode suspend --to /opt/godwit-2.0\n"
         "  godwit exchange --history web1");
     added->callback([command, &invocation] {
         invocation.action = [command, &invocation] {

@@ -77,8 +77,10 @@ ExitCode suspend_exchange(const Session& session, const SuspendCommand& command)
     if (!daemon.has_value() || !id.has_value()) {
         return session.fail(daemon.has_value() ? id.error() : daemon.error());
     }
-    Json body{
-        {"id", *id}, {"deadline_ms", command.deadline_ms}, {"prepare_ms", command.prepare_ms}};
+    Json body{{"id", *id}, {"prepare_ms", command.prepare_ms}};
+    if (command.deadline_ms.has_value()) {
+        body["deadline_ms"] = *command.deadline_ms;
+    }
     if (!command.machine.empty()) {
         body["machine"] = command.machine;
     }

@@ -6,14 +6,15 @@
 #include "cli/session.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace godwit::cli {
 
 struct SuspendCommand {
-    std::string machine; ///< Empty: the whole host, godwitd included.
-    std::string prefix;  ///< The new installation; empty: the present one.
-    std::uint64_t deadline_ms = 10'000;
+    std::string machine;                      ///< Empty: the whole host, godwitd included.
+    std::string prefix;                       ///< The new installation; empty: the present one.
+    std::optional<std::uint64_t> deadline_ms; ///< Default: 10 s.
     std::uint64_t prepare_ms = 30'000;
 };
 

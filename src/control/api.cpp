@@ -1,5 +1,6 @@
 #include "control/api.h"
 
+#include "control/exchange_request.h"
 #include "control/json_text.h"
 
 #include <nlohmann/json.hpp>
@@ -19,8 +20,6 @@ constexpr std::size_t path_bytes_max = 4096;
 constexpr milliseconds start_wait_max{60'000};
 constexpr std::uint64_t wait_ms_max = 60'000;
 constexpr std::uint64_t stop_timeout_s_max = 86'400;
-constexpr std::uint64_t deadline_ms_max = 600'000;
-constexpr std::size_t name_bytes_max = 64;
 /// Reports in one answer.
 constexpr std::uint64_t reports_max = 1'000;
 
@@ -331,69 +330,6 @@ Result<std::string> read_directory(const Json& body) {
     return directory;
 }
 
-/// The members every exchange has.
-Result<Supervisor::ExchangeRequest> read_exchange_members(JsonObject& object) {
-    Supervisor::ExchangeRequest request;
-    request.program = GODWIT_TRY(object.text("program", path_bytes_max)).value_or("");
-    const auto mode = GODWIT_TRY(object.text("mode", name_bytes_max));
-    const auto deadline =
-        GODWIT_TRY(object.number("deadline_ms", {.min = 1, .max = deadline_ms_max}));
-    const auto prepare =
-        GODWIT_TRY(object.number("prepare_ms", {.min = 1, .max = deadline_ms_max}));
-    if (mode.has_value()) {
-        request.mode = GODWIT_TRY(exchange_mode_named(*mode));
-    }
-    request.deadline = milliseconds(deadline.value_or(5'000));
-    request.prepare = milliseconds(prepare.value_or(30'000));
-    return request;
-}
-
-Result<Supervisor::ExchangeRequest> read_exchange(const Json& body) {
-    JsonObject object = GODWIT_TRY(JsonObject::of(body));
-    Supervisor::ExchangeRequest request = GODWIT_TRY(read_exchange_members(object));
-    GODWIT_TRY(object.finish());
-    return request;
-}
-
-Result<Supervisor::ExchangeAllRequest> read_exchange_all(const Json& body) {
-    JsonObject object = GODWIT_TRY(JsonObject::of(body));
-    Supervisor::ExchangeAllRequest request;
-    request.exchange = GODWIT_TRY(read_exchange_members(object));
-    const auto order = GODWIT_TRY(object.text("order", name_bytes_max));
-    const auto concurrency =
-        GODWIT_TRY(object.number("concurrency", {.min = 1, .max = concurrency_max}));
-    const bool keep_going = GODWIT_TRY(object.flag("keep_going", false));
-    const bool again = GODWIT_TRY(object.flag("again", false));
-    if (order.has_value()) {
-        request.order = GODWIT_TRY(exchange_order_named(*order));
-    }
-    request.concurrency = static_cast<unsigned>(concurrency.value_or(0));
-    request.on_failure =
-        keep_going ? Supervisor::OnFailure::keep_going : Supervisor::OnFailure::stop;
-    request.current = again ? Supervisor::CurrentBuild::exchange : Supervisor::CurrentBuild::leave;
-    GODWIT_TRY(object.finish());
-    return request;
-}
-
-/// As read_exchange_all(), and "machine" for a plan of one.
-Result<Supervisor::ExchangeAllRequest> read_plan(Json body) {
-    std::string machine;
-    if (body.is_object() && body.contains("machine")) {
-        if (!body["machine"].is_string()) {
-            return Error(ErrorCode::invalid_argument, "request: /machine: must be a text");
-        }
-        machine = body["machine"];
-        GODWIT_TRY(check_machine_name(machine).with_context("request: /machine"));
-        body.erase("machine");
-    }
-    Supervisor::ExchangeAllRequest request = GODWIT_TRY(read_exchange_all(body));
-    if (!machine.empty()) {
-        request.machine = machine;
-        request.current = Supervisor::CurrentBuild::exchange;
-    }
-    return request;
-}
-
 Result<Supervisor::RestoreRequest> read_restore(const Json& body) {
     JsonObject object = GODWIT_TRY(JsonObject::of(body));
     Supervisor::RestoreRequest request;
@@ -458,7 +394,7 @@ void Api::snapshot(Call call) {
 }
 
 void Api::exchange(Call call) {
-    const auto request = read_exchange(call.body);
+    const auto request = read_exchange_request(call.body);
     const Result<std::uint64_t> operation = request.has_value()
                                                 ? supervisor_.exchange(call.values[0], *request)
                                                 : Result<std::uint64_t>(request.error());
@@ -466,7 +402,7 @@ void Api::exchange(Call call) {
 }
 
 void Api::exchange_all(Call call) {
-    auto request = read_exchange_all(call.body);
+    auto request = read_exchange_all_request(call.body);
     const Result<std::uint64_t> operation = request.has_value()
                                                 ? supervisor_.exchange_all(std::move(*request))
                                                 : Result<std::uint64_t>(request.error());
@@ -474,7 +410,7 @@ void Api::exchange_all(Call call) {
 }
 
 void Api::plan_exchange(Call call) {
-    auto request = read_plan(call.body);
+    auto request = read_plan_request(call.body);
     if (!request.has_value()) {
         call.fail(request.error());
         return;
@@ -501,33 +437,8 @@ void Api::reports(Call call) {
     call.answer(200, {{"reports", supervisor_.history(machine, std::min(*limit, reports_max))}});
 }
 
-namespace {
-
-Result<Supervisor::SuspendRequest> read_suspend(const Json& body) {
-    JsonObject object = GODWIT_TRY(JsonObject::of(body));
-    Supervisor::SuspendRequest request;
-    const auto machine = GODWIT_TRY(object.text("machine", machine_name_bytes_max));
-    request.all = !machine.has_value();
-    if (machine.has_value()) {
-        GODWIT_TRY(check_machine_name(*machine).with_context("request: /machine"));
-        request.machines = {*machine};
-    }
-    request.id = GODWIT_TRY(object.text("id", machine_name_bytes_max)).value_or("");
-    request.prefix = GODWIT_TRY(object.text("to", path_bytes_max)).value_or("");
-    const auto deadline =
-        GODWIT_TRY(object.number("deadline_ms", {.min = 1, .max = deadline_ms_max}));
-    const auto prepare =
-        GODWIT_TRY(object.number("prepare_ms", {.min = 1, .max = deadline_ms_max}));
-    request.deadline = milliseconds(deadline.value_or(10'000));
-    request.prepare = milliseconds(prepare.value_or(30'000));
-    GODWIT_TRY(object.finish());
-    return request;
-}
-
-} // namespace
-
 void Api::suspend(Call call) {
-    const auto request = read_suspend(call.body);
+    const auto request = read_suspend_request(call.body);
     answer_operation(std::move(call),
                      request.has_value() ? supervisor_.suspend(*request)
                                          : Result<std::uint64_t>(request.error()));

@@ -10,10 +10,14 @@ namespace {
 
 /// In order of the enumeration.
 constexpr std::array<ExchangeModeEntry, 3> modes{{
-    {.mode = ExchangeMode::hot_restart, .name = "hot-restart", .built = true},
-    {.mode = ExchangeMode::suspend, .name = "suspend", .built = false},
-    {.mode = ExchangeMode::partition, .name = "partition", .built = false},
+    {.mode = ExchangeMode::hot_restart, .name = "hot-restart", .reach = ExchangeReach::machine},
+    {.mode = ExchangeMode::suspend, .name = "suspend", .reach = ExchangeReach::whole_host},
+    {.mode = ExchangeMode::partition, .name = "partition", .reach = ExchangeReach::absent},
 }};
+
+const ExchangeModeEntry& entry_of(ExchangeMode mode) noexcept {
+    return modes[static_cast<std::size_t>(mode)];
+}
 
 } // namespace
 
@@ -22,7 +26,7 @@ std::span<const ExchangeModeEntry> exchange_modes() noexcept {
 }
 
 std::string_view name_of(ExchangeMode mode) noexcept {
-    return modes[static_cast<std::size_t>(mode)].name;
+    return entry_of(mode).name;
 }
 
 Result<ExchangeMode> exchange_mode_named(std::string_view name) {
@@ -40,12 +44,24 @@ Result<ExchangeMode> exchange_mode_named(std::string_view name) {
 }
 
 Status check_built(ExchangeMode mode) {
-    if (modes[static_cast<std::size_t>(mode)].built) {
+    if (entry_of(mode).reach != ExchangeReach::absent) {
         return ok();
     }
     return Error(ErrorCode::unsupported,
                  "the exchange mode '" + std::string(name_of(mode)) +
                      "' is not built into this version");
+}
+
+Status check_per_machine(ExchangeMode mode) {
+    GODWIT_TRY(check_built(mode));
+    if (entry_of(mode).reach == ExchangeReach::machine) {
+        return ok();
+    }
+    return Error(ErrorCode::invalid_argument,
+                 "the exchange mode '" + std::string(name_of(mode)) +
+                     "' replaces programs of the whole host and has a request of its own: use "
+                     "'godwit exchange --all --mode " +
+                     std::string(name_of(mode)) + "'");
 }
 
 } // namespace godwit::control

@@ -17,10 +17,17 @@ enum class ExchangeMode : std::uint8_t {
     partition,   ///< Two hypervisor instances side by side; machines move by pointers.
 };
 
+/// How a mode is reached.
+enum class ExchangeReach : std::uint8_t {
+    absent,     ///< This version knows the name and cannot do it.
+    machine,    ///< Each machine has an exchange of its own.
+    whole_host, ///< One run with a request of its own replaces programs of the host.
+};
+
 struct ExchangeModeEntry {
     ExchangeMode mode;
     std::string_view name;
-    bool built; ///< False: this version knows the name and cannot do it.
+    ExchangeReach reach;
 };
 [[nodiscard]] std::span<const ExchangeModeEntry> exchange_modes() noexcept;
 [[nodiscard]] std::string_view name_of(ExchangeMode mode) noexcept;
@@ -28,5 +35,7 @@ struct ExchangeModeEntry {
 [[nodiscard]] Result<ExchangeMode> exchange_mode_named(std::string_view name);
 /// unsupported if this version cannot do it.
 [[nodiscard]] Status check_built(ExchangeMode mode);
+/// Likewise, and invalid_argument if its request is another one.
+[[nodiscard]] Status check_per_machine(ExchangeMode mode);
 
 } // namespace godwit::control

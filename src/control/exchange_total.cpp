@@ -99,6 +99,12 @@ std::int64_t percentile(std::vector<std::int64_t> values, double part) {
     return values[static_cast<std::size_t>(std::max(rank, 1.0)) - 1];
 }
 
+Json blackout_summary(const std::vector<std::int64_t>& values) {
+    return {{"p50", number_or_null(percentile(values, 0.5))},
+            {"p99", number_or_null(percentile(values, 0.99))},
+            {"max", number_or_null(percentile(values, 1.0))}};
+}
+
 Json total_report(const ExchangeAllSummary& summary, std::span<const MachineResult> machines) {
     std::vector<std::int64_t> blackouts;
     Json list = Json::array();
@@ -121,10 +127,7 @@ Json total_report(const ExchangeAllSummary& summary, std::span<const MachineResu
                 {"order", summary.order},
                 {"concurrency", summary.concurrency},
                 {"counts", json_of(count(machines))},
-                {"blackout_us",
-                 {{"p50", number_or_null(percentile(blackouts, 0.5))},
-                  {"p99", number_or_null(percentile(blackouts, 0.99))},
-                  {"max", number_or_null(percentile(blackouts, 1.0))}}},
+                {"blackout_us", blackout_summary(blackouts)},
                 {"total_us", summary.total_us},
                 {"slowest", nullptr},
                 {"machines", std::move(list)}};

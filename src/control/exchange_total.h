@@ -61,5 +61,7 @@ struct ExchangeAllSummary {
 
 /// The value that `part` of all values (0..1) do not exceed, by nearest rank; -1 of none.
 [[nodiscard]] std::int64_t percentile(std::vector<std::int64_t> values, double part);
+/// p50, p99 and max of the blackouts, microseconds; null where there is none.
+[[nodiscard]] Json blackout_summary(const std::vector<std::int64_t>& values);
 
 } // namespace godwit::control

@@ -213,7 +213,7 @@ Result<std::uint64_t> Supervisor::snapshot(const std::string& name, const std::s
 }
 
 Result<std::uint64_t> Supervisor::exchange(const std::string& name, ExchangeRequest request) {
-    GODWIT_TRY(check_built(request.mode));
+    GODWIT_TRY(check_per_machine(request.mode));
     GODWIT_TRY(choose_program(request.program));
     MachineEntry* const entry = GODWIT_TRY(find_idle(name));
     auto made = std::make_shared<ExchangeRun>(*this, name, std::move(request));

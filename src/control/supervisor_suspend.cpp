@@ -37,8 +37,10 @@ Result<std::string> programs_of(const std::string& prefix) {
 } // namespace
 
 Result<std::uint64_t> Supervisor::suspend(SuspendRequest request) {
-    if (suspend_ != nullptr || suspension_ != nullptr) {
-        return Error(ErrorCode::conflict, "the hypervisor is being exchanged already");
+    if (suspend_ != nullptr || suspension_ != nullptr || all_ != nullptr) {
+        return Error(
+            ErrorCode::conflict,
+            "another exchange of all machines is under way: wait for its end or cancel it");
     }
     if (request.prefix.empty()) {
         request.vmm_program = parts_.vmm_program;

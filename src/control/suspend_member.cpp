@@ -27,7 +27,9 @@ Json SuspendRun::Member::to_json() const {
     const auto id_of = [](const std::shared_ptr<VmmInstance>& vmm) {
         return vmm == nullptr ? std::string() : vmm->id();
     };
-    return {{"machine", name},
+    return {{"operation", "exchange"},
+            {"mode", name_of(ExchangeMode::suspend)},
+            {"machine", name},
             {"outcome", "rolled_back"},
             {"reason", trouble},
             {"blockers", blockers()},

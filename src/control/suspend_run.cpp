@@ -565,7 +565,7 @@ Json SuspendRun::report() const {
     for (const auto& member : members_) {
         machines.push_back(member->to_json());
     }
-    return {{"operation", "exchange"},
+    return {{"operation", request_.all ? "exchange-all" : "exchange"},
             {"mode", "suspend"},
             {"id", request_.id},
             {"outcome", "rolled_back"},

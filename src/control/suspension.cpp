@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/version.h"
+#include "control/exchange_total.h"
 #include "sys/process.h"
 
 #include <nlohmann/json.hpp>
@@ -164,30 +165,38 @@ void Suspension::finish() {
     Json& note = *note_;
     std::size_t done = 0;
     std::size_t committed = 0;
-    std::int64_t slowest = -1;
+    std::vector<std::int64_t> blackouts;
+    Json counts = Json::object();
     std::string troubles;
     for (Json& machine : note["machines"]) {
         complete(machine);
+        const std::string outcome = text_member(machine, "outcome");
+        counts[outcome] = counts.value(outcome, 0) + 1;
         committed += was_committed(machine) ? 1U : 0U;
-        if (text_member(machine, "outcome") == "done") {
+        if (outcome == "done") {
             ++done;
-            slowest = std::max(slowest, signed_member(machine, "blackout_us"));
+            if (const std::int64_t blackout = signed_member(machine, "blackout_us");
+                blackout >= 0) {
+                blackouts.push_back(blackout);
+            }
         } else {
             troubles += (troubles.empty() ? "" : "; ") + text_member(machine, "machine") + " is " +
                         text_member(machine, "outcome") + ": " + text_member(machine, "reason");
         }
-        supervisor_.history_.append(machine);
+        supervisor_.exchange_ended(text_member(machine, "machine"), machine, ExchangeMode::suspend);
     }
     const bool complete_end = done == note["machines"].size();
     note["outcome"] = complete_end ? "done" : "partial";
     note["reason"] = troubles;
-    note["blackout_us"] = slowest;
+    note["blackout_us"] = blackout_summary(blackouts);
+    note["finished"] = time_text(supervisor_.parts_.clock.unix_nanoseconds());
+    note["counts"] = std::move(counts);
     note["daemon_build_ids"] = {end_of(note, "daemon_build_ids", 0), build_id()};
     log::info("suspension_ended",
               {{"machines", note["machines"].size()},
                {"done", done},
                {"committed", committed},
-               {"blackout_us", slowest}});
+               {"blackout_us", percentile(blackouts, 1.0)}});
     ::unlink(supervisor_.parts_.run.suspension_file().c_str());
     supervisor_.history_.append(note);
     supervisor_.parts_.events.append("exchanged_all", "", {{"report", note}});
