@@ -27,7 +27,8 @@ inline constexpr std::uint64_t code_address = 0x10'0000;
 template <typename T>
 void poke(Bytes& image, std::size_t offset, T value) {
     for (std::size_t i = 0; i < sizeof(T); ++i) {
-        image[offset + i] = static_cast<std::uint8_t>(static_cast<std::uint64_t>(value) >> (8 * i));
+        image.at(offset + i) =
+            static_cast<std::uint8_t>(static_cast<std::uint64_t>(value) >> (8 * i));
     }
 }
 
