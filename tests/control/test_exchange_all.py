@@ -156,7 +156,7 @@ class ExchangeAll(HostTest):
         self.assertEqual(json.loads(failed.stdout)["outcome"], "rolled_back")
         self.godwit("exchange", "--all", "a", code=2)
         self.godwit("exchange", code=2)
-        self.godwit("exchange", "a", "--mode", "suspend", code=1)
+        self.godwit("exchange", "a", "--mode", "partition", code=1)
         self.godwit("exchange", "a", "--mode", "magic", code=2)
         self.stop_daemon()
         history = json.loads(self.godwit("exchange", "--history", "--json").stdout)["reports"]
