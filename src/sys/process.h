@@ -28,8 +28,7 @@ struct SpawnOptions {
 
 /// How a process ended.
 struct ExitStatus {
-    bool known =
-        true; ///< False for a process that is not our child: the kernel tells only its parent.
+    bool known = true; ///< False of a process that is not our child; only its parent is told.
     bool signalled = false;
     int code = 0; ///< Exit code, or signal number if `signalled`.
     [[nodiscard]] std::string to_string() const;
