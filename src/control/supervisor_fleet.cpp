@@ -65,7 +65,7 @@ void Supervisor::exchange_ended(const std::string& machine, Json& report, Exchan
         numbers.blackout_seconds = static_cast<double>(blackout.get<std::int64_t>()) / 1e6;
     }
     parts_.metrics.exchange_ended(numbers);
-    if (all_ != nullptr || suspend_ != nullptr || suspension_ != nullptr) {
+    if (all_ != nullptr) {
         const std::shared_ptr<ExchangeAll> all = all_;
         all->exchange_ended(machine, report);
     }
@@ -74,7 +74,7 @@ void Supervisor::exchange_ended(const std::string& machine, Json& report, Exchan
 Result<std::uint64_t> Supervisor::exchange_all(ExchangeAllRequest request) {
     GODWIT_TRY(check_per_machine(request.exchange.mode));
     GODWIT_TRY(choose_program(request.exchange.program));
-    if (all_ != nullptr) {
+    if (all_ != nullptr || suspend_ != nullptr || suspension_ != nullptr) {
         return Error(
             ErrorCode::conflict,
             "another exchange of all machines is under way: wait for its end or cancel it");

@@ -59,6 +59,8 @@ Status Keeper::greeted(exchange::Hello hello) {
     }
     pass(2);
     exchange::Hello ours = hello_; // Its abilities count, so the old VMM checks against them.
+    // But not this one: nothing is mirrored in a machine that is going to be kept first.
+    ours.takes_previews = false;
     ours.instance = options_.instance.value;
     GODWIT_TRY(exchange::send(*source_.socket, ours));
     step_ = Step::offering;
