@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "exchange/frames.h"
+#include "state/schema_trial.h"
 #include "state/section_check.h"
 #include "sys/mapping.h"
 
@@ -210,6 +211,7 @@ class StateCarrier final : public handover::Carrier {
     Status carry_paused() override {
         state::SavedState saved = GODWIT_TRY(machine_.save());
         GODWIT_TRY(saved.add(endpoints_));
+        GODWIT_TRY(state::add_trial_section(saved));
         parcel_.take_over.state_bytes = GODWIT_TRY(write(saved));
         return ok();
     }

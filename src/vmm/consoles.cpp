@@ -113,7 +113,7 @@ Result<state::Saved> Consoles::save() const {
             client.set_pending_input(state.clients[i].pending_input);
         }
     }
-    return state::encode_section(section, 0, message);
+    return state::encode_section(section_type(), 0, message);
 }
 
 namespace {
@@ -144,7 +144,7 @@ Result<ConsolePortState> port_from(const state::ConsolePort& saved, sys::FdManif
 
 Result<std::function<void()>> Consoles::adopt(const state::Section& saved,
                                               sys::FdManifest descriptors) {
-    const auto message = GODWIT_TRY(state::decode_section<state::Consoles>(section, saved));
+    const auto message = GODWIT_TRY(state::decode_section<state::Consoles>(section_type(), saved));
     std::map<std::string, ConsolePortState> states;
     for (const state::ConsolePort& port : message.ports()) {
         if (!ports_.contains(port.name())) {

@@ -6,6 +6,7 @@
 
 #include "exchange/destination.h"
 #include "exchange/source.h"
+#include "state/schema_trial.h"
 #include "vmm/console_port.h"
 
 #include <map>
@@ -38,7 +39,9 @@ class Consoles final : public exchange::Endpoints {
     /// As thaw(), but already on the loop's thread.
     void thaw_here();
     [[nodiscard]] Result<sys::FdManifest> descriptors() const override;
-    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    [[nodiscard]] state::SectionType section_type() const override {
+        return state::on_trial(section);
+    }
     [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override;
     [[nodiscard]] std::string save_blocker() const override { return {}; }

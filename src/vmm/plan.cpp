@@ -114,7 +114,8 @@ std::string describe_build() {
     for (const state::SectionType& type : machine::Machine::known_sections()) {
         sections.push_back({{"name", type.name}, {"version", type.version}});
     }
-    sections.push_back({{"name", Consoles::section.name}, {"version", Consoles::section.version}});
+    const state::SectionType consoles = state::on_trial(Consoles::section);
+    sections.push_back({{"name", consoles.name}, {"version", consoles.version}});
     json description{{"program", "godwit-vmm"},
                      {"version", version()},
                      {"build_id", build_id()},

@@ -183,7 +183,7 @@ Status Service::begin_incoming() {
                                                          return consoles_->adopt(
                                                              section, std::move(descriptors));
                                                      },
-                                                 .endpoints_section = Consoles::section,
+                                                 .endpoints_section = state::on_trial(Consoles::section),
                                                  .clock = clock_},
                                                 *source);
         // Functions kept by the loop must be copyable or moved; the pair is moved through a shared
