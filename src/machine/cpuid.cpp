@@ -1,5 +1,7 @@
 #include "machine/cpuid.h"
 
+#include "machine/machine_spec.h"
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -259,7 +261,7 @@ Result<kvm::CpuidEntries> offered_cpuid() {
     const kvm::Kvm kvm = GODWIT_TRY(kvm::Kvm::open());
     return guest_cpuid(
         GODWIT_TRY(kvm.supported_cpuid()),
-        {.vcpus = 1, .tsc_deadline_timer = kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0},
+        {.vcpus = vcpus_max, .tsc_deadline_timer = kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0},
         0);
 }
 

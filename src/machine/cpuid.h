@@ -24,7 +24,8 @@ struct CpuidOptions {
 [[nodiscard]] kvm::CpuidEntries
 guest_cpuid(const kvm::CpuidEntries& supported, const CpuidOptions& options, std::uint32_t index);
 
-/// What this build would give the first vCPU of a machine on this host.
+/// What this build would give the first vCPU of the largest machine on this host: a smaller one has
+/// no feature more.
 [[nodiscard]] Result<kvm::CpuidEntries> offered_cpuid();
 
 /// Whether a guest that was given `saved` may run where guests are given `offered`: unsupported,
