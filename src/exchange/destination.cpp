@@ -2,6 +2,7 @@
 
 #include "base/fault_point.h"
 #include "base/log.h"
+#include "base/scope_guard.h"
 #include "base/version.h"
 #include "exchange/frames.h"
 #include "state/section_check.h"
@@ -88,6 +89,9 @@ Result<Standing> build(Offer offer, DestinationParts& parts) {
     }
     GODWIT_TRY(check_sections(offer.sections, parts));
     machine::MachineSpec spec = GODWIT_TRY(machine::parse_machine_spec(offer.spec_json));
+    if (parts.memory != nullptr) {
+        GODWIT_TRY(parts.memory->check(spec));
+    }
     auto record = GODWIT_TRY(
         handover::OwnerRecord::adopt(GODWIT_TRY(offer.descriptors.take("owner")), spec.id));
     auto state_buffer = GODWIT_TRY(map_state_buffer(GODWIT_TRY(offer.descriptors.take("state"))));
@@ -181,6 +185,37 @@ Result<TakeOver> await_take_over(Standing& standing, const sys::MessageSocket& s
     }
 }
 
+struct Claimed {
+    handover::Ownership mine;
+    sys::Moment at;
+};
+
+/// Makes the loaded machine ours. Between the two steps on the record nobody runs the guest.
+Result<Claimed> claim(Standing& standing, const DestinationParts& parts) {
+    ScopeGuard give_back([&] {
+        if (parts.memory != nullptr) {
+            parts.memory->give_back();
+        }
+    });
+    if (parts.memory != nullptr) {
+        GODWIT_TRY(parts.memory->claim());
+    }
+    fault_point("exchange.destination.claim");
+    // The commit: from here the source does not run the guest again by itself.
+    const handover::Ownership claimed =
+        GODWIT_TRY(standing.record.claim(standing.source, parts.self));
+    const sys::Moment claimed_at = parts.clock.now();
+    fault_point("exchange.destination.claimed");
+    if (parts.memory != nullptr) {
+        GODWIT_TRY(parts.memory->take());
+    }
+    // The point of no return: a recovery that was quicker has given the guest back, ours is void.
+    const handover::Ownership mine = GODWIT_TRY(standing.record.confirm(claimed));
+    give_back.commit();
+    fault_point("exchange.destination.running");
+    return Claimed{.mine = mine, .at = claimed_at};
+}
+
 } // namespace
 
 Result<std::pair<TakenMachine, std::vector<Frame>>>
@@ -203,15 +238,9 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     sys::TimeLine times(parts.clock);
     times.mark("hand over");
     GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts, times)));
-    fault_point("exchange.destination.claim");
-    // The commit: from here the source does not run the guest again by itself.
-    const handover::Ownership claimed =
-        GODWIT_TRY(tell(source, standing.record.claim(standing.source, parts.self)));
-    const sys::Moment claimed_at = parts.clock.now();
-    fault_point("exchange.destination.claimed");
-    // The point of no return: a recovery that was quicker has given the guest back, ours is void.
-    const handover::Ownership mine = GODWIT_TRY(tell(source, standing.record.confirm(claimed)));
-    fault_point("exchange.destination.running");
+    const Claimed claimed = GODWIT_TRY(tell(source, claim(standing, parts)));
+    const handover::Ownership mine = claimed.mine;
+    const sys::Moment claimed_at = claimed.at;
     sys::Moment first_entry_at;
     if (!standing.paused) {
         GODWIT_TRY(tell(source, standing.machine->start()));

@@ -29,12 +29,31 @@ namespace godwit::exchange {
 using AdoptEndpoints = std::function<Result<std::function<void()>>(
     const machine::MachineSpec&, state::Section, sys::FdManifest)>;
 
+/// What changes hands together with a machine that goes to another hypervisor instance: its memory,
+/// by pointers (requirements MP-2, MP-3). All on the destination's thread.
+class ForeignMemory {
+  public:
+    ForeignMemory() = default;
+    ForeignMemory(const ForeignMemory&) = delete;
+    ForeignMemory& operator=(const ForeignMemory&) = delete;
+    virtual ~ForeignMemory() = default;
+    /// It is the memory of such a machine, and offered. While the guest runs elsewhere.
+    [[nodiscard]] virtual Status check(const machine::MachineSpec& spec) = 0;
+    /// The last moment before the machine is claimed: after this its instance cannot take it back.
+    [[nodiscard]] virtual Status claim() = 0;
+    /// The machine is claimed, nobody has touched the guest since.
+    [[nodiscard]] virtual Status take() = 0;
+    /// Undo of both: the machine was not to be had after all.
+    virtual void give_back() noexcept = 0;
+};
+
 struct DestinationParts {
     handover::InstanceId self;
     machine::MachineEvents events;
     AdoptEndpoints adopt_endpoints;
     state::SectionType endpoints_section; ///< What adopt_endpoints reads.
     const sys::Clock& clock;
+    ForeignMemory* memory = nullptr; ///< Borrowed; null: it stays with its instance.
 };
 
 struct TakenMachine {

@@ -22,6 +22,12 @@ namespace godwit::exchange::partition {
 using memory::Extent;
 using memory::Purpose;
 
+namespace {
+Purpose purpose_of(ProgramKind kind) {
+    return kind == ProgramKind::machine ? Purpose::machine : Purpose::program;
+}
+} // namespace
+
 Result<ProgramMover> ProgramMover::create(const Parts& parts) {
     if (parts.region.names().pool_id != parts.pool.table().pool_id()) {
         return Error(ErrorCode::corrupt, "the region speaks of another memory pool");
@@ -62,7 +68,7 @@ Result<std::size_t> ProgramMover::free_slot() const {
 }
 
 Result<std::size_t> ProgramMover::give(const Gift& gift) {
-    const Purpose purpose = gift.kind == ProgramKind::machine ? Purpose::machine : Purpose::program;
+    const Purpose purpose = purpose_of(gift.kind);
     const auto all = GODWIT_TRY(parts_.pool.table().snapshot());
     const ProgramOffer program{.name = gift.name,
                                .kind = gift.kind,
@@ -150,9 +156,7 @@ Status ProgramMover::check_program(const ProgramOffer& program) const {
     GODWIT_TRY(memory::check_list(
         program.memory,
         all,
-        {.owner = peer_owner(),
-         .purpose = program.kind == ProgramKind::machine ? Purpose::machine : Purpose::program,
-         .tag = program.tag}));
+        {.owner = peer_owner(), .purpose = purpose_of(program.kind), .tag = program.tag}));
     std::uint64_t state_frames = 0;
     if (!program.state.empty()) {
         GODWIT_TRY(memory::check_list(
@@ -169,7 +173,7 @@ Status ProgramMover::check_program(const ProgramOffer& program) const {
     return ok();
 }
 
-Result<Taken> ProgramMover::take(const News& offer) {
+Result<Taken> ProgramMover::look(const News& offer) const {
     fault_point("partition.take.1");
     if (offer.type != MessageType::offer || offer.value > UINT32_MAX) {
         return Error(ErrorCode::invalid_argument, "that message offers no program");
@@ -177,9 +181,19 @@ Result<Taken> ProgramMover::take(const News& offer) {
     Taken taken{.slot = offer.subject,
                 .program = GODWIT_TRY(parts_.region.read_program(offer.subject))};
     GODWIT_TRY(check_program(taken.program).with_context("program '" + taken.program.name + "'"));
+    return taken;
+}
+
+Status ProgramMover::claim_word(const News& offer) {
     fault_point("partition.take.2");
     GODWIT_TRY(parts_.region.claim_program(
-        taken.slot, {.owner = peer(), .epoch = static_cast<std::uint32_t>(offer.value)}, self()));
+        offer.subject,
+        {.owner = peer(), .epoch = static_cast<std::uint32_t>(offer.value)},
+        self()));
+    return ok();
+}
+
+Status ProgramMover::claim_extents(Taken& taken) {
     fault_point("partition.take.3");
     for (auto* list : {&taken.program.memory, &taken.program.state}) {
         for (Extent& extent : *list) {
@@ -187,7 +201,47 @@ Result<Taken> ProgramMover::take(const News& offer) {
             fault_point("partition.take.extent");
         }
     }
+    return ok();
+}
+
+Result<Taken> ProgramMover::take(const News& offer) {
+    Taken taken = GODWIT_TRY(look(offer));
+    GODWIT_TRY(claim_word(offer));
+    GODWIT_TRY(claim_extents(taken));
     return taken;
+}
+
+Status ProgramMover::move_extents(std::uint64_t tag,
+                                  Purpose purpose,
+                                  memory::PoolOwner from,
+                                  memory::PoolOwner next) {
+    const auto all = GODWIT_TRY(parts_.pool.table().snapshot());
+    for (const Purpose wanted : {purpose, Purpose::state}) {
+        for (const Extent& extent : memory::extents_of(all, from, wanted, tag)) {
+            GODWIT_TRY(parts_.pool.table().claim(extent, next));
+        }
+    }
+    return ok();
+}
+
+Status ProgramMover::give_back(const Taken& taken) {
+    GODWIT_TRY(move_extents(
+        taken.program.tag, purpose_of(taken.program.kind), self_owner(), peer_owner()));
+    const MaybeOwnership now = parts_.region.program_owner(taken.slot);
+    if (now.has_value() && now->owner == self()) {
+        GODWIT_TRY(parts_.region.claim_program(taken.slot, *now, peer()));
+    }
+    return ok();
+}
+
+Status ProgramMover::take_back_claimed(std::size_t slot) {
+    const ProgramOffer program = GODWIT_TRY(parts_.region.read_program(slot));
+    const MaybeOwnership now = parts_.region.program_owner(slot);
+    if (now.has_value() && (now->owner == peer() || offers_[slot] == now)) {
+        GODWIT_TRY(parts_.region.claim_program(slot, *now, self()));
+    }
+    offers_[slot].reset();
+    return move_extents(program.tag, purpose_of(program.kind), peer_owner(), self_owner());
 }
 
 Status ProgramMover::refuse(const News& offer, ErrorCode why) {

@@ -78,6 +78,19 @@ class ProgramMover {
     /// Checks the offer, claims the program (its point of no return), then its extents. After an
     /// error is_ours() tells on which side of the claim it fell.
     [[nodiscard]] Result<Taken> take(const News& offer);
+    // The same in its parts, for whoever has something to decide in between.
+    /// Step 1: a checked copy; nothing is touched.
+    [[nodiscard]] Result<Taken> look(const News& offer) const;
+    /// Step 2: conflict if the giver was quicker.
+    [[nodiscard]] Status claim_word(const News& offer);
+    /// Step 3: `taken` has the extents as they are then.
+    [[nodiscard]] Status claim_extents(Taken& taken);
+    /// Undo of steps 2 and 3, also of a part of them, by the one who claimed: all of it belongs to
+    /// the giver again.
+    [[nodiscard]] Status give_back(const Taken& taken);
+    /// The same by the giver, once it is proven that the claimer does not run the program and that
+    /// the process which claimed it has ended.
+    [[nodiscard]] Status take_back_claimed(std::size_t slot);
     [[nodiscard]] Status refuse(const News& offer, ErrorCode why);
     /// The program runs here; its state frames are scrubbed and free.
     [[nodiscard]] Status running(const Taken& taken);
@@ -98,6 +111,10 @@ class ProgramMover {
     explicit ProgramMover(const Parts& parts) : parts_(parts) {}
     [[nodiscard]] Result<std::size_t> free_slot() const;
     [[nodiscard]] Status check_program(const ProgramOffer& program) const;
+    [[nodiscard]] Status move_extents(std::uint64_t tag,
+                                      memory::Purpose purpose,
+                                      memory::PoolOwner from,
+                                      memory::PoolOwner next);
 
     Parts parts_;
     std::vector<std::optional<Ownership>> offers_{Region::programs_max};
