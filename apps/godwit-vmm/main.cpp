@@ -57,6 +57,16 @@ int main(int argc, char** argv) {
     source->require_option(1);
     app.add_flag(
         "--copy-ram", options.restore_copies_ram, "With --restore: RAM is copied, not mapped");
+    app.add_option("--pool-fd", options.pool_fd, "The host's memory pool, for RAM of kind pool");
+    app.add_option("--pool-table-fd", options.pool_table_fd, "The ownership table of that pool");
+    app.add_option("--placement",
+                   options.placement_path,
+                   "With --restore: machine document whose runs say where RAM lies in the pool");
+    app.add_option("--region-fd",
+                   options.region_fd,
+                   "Region shared with the hypervisor instance the machine comes from");
+    app.add_option("--region-slot", options.region_slot, "Where in it the machine is offered");
+    app.add_option("--region-epoch", options.region_epoch, "Epoch of that offer");
     CLI11_PARSE(app, argc, argv);
 
     const auto id = godwit::handover::parse_instance_id(instance);

@@ -74,6 +74,12 @@ int main(int argc, char** argv) {
                    lock_number,
                    "The run directory's lock, from the godwitd that became this one");
     app.add_option("--log-level", level, "debug, info, warn or error");
+    app.add_option("--pool",
+                   options.pool_bytes,
+                   "Size of the host's memory pool for machines with --memory SIZE,pool, like 64G; "
+                   "0: none (default: all memory of the host, when it is first wanted)")
+        ->type_name("SIZE")
+        ->transform(CLI::AsSizeValue(false));
     bool foreground = true;
     app.add_flag("--foreground", foreground, "Stay in the foreground; it always does");
     CLI11_PARSE(app, argc, argv);

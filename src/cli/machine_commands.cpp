@@ -99,8 +99,11 @@ void add_run(CLI::App& app, Invocation& invocation) {
     run->add_option("--cmdline", flags.command_line, "Command line of the kernel")
         ->type_name("TEXT");
     run->add_option("--cpus", flags.cpus, "Number of vCPUs, 1 to 64 (default 1)")->type_name("N");
-    run->add_option("--memory", flags.memory, "Size of the memory, like 512M or 4G (default 256M)")
-        ->type_name("SIZE");
+    run->add_option("--memory",
+                    flags.memory,
+                    "Size of the memory, like 512M or 4G (default 256M); 4G,pool: in the host's "
+                    "memory pool, which 'godwit exchange --all --mode partition' moves by pointers")
+        ->type_name("SIZE[,pool]");
     CLI::Option* const file =
         run->add_option("--memory-file", flags.memory_file, "Keep the guest's memory in this file")
             ->type_name("PATH");

@@ -131,13 +131,33 @@ Result<machine::MachineSpec> base_spec(const RunFlags& flags, std::string_view b
         .with_context("--spec '" + flags.spec_file + "'");
 }
 
+/// "SIZE" or "SIZE,pool".
+Status apply_memory_size(const std::string& text, memory::RamSpec& ram) {
+    const std::vector<std::string> parts = split(text);
+    if (parts.size() > 2 || (parts.size() == 2 && parts[1] != "pool")) {
+        return wrong("--memory", text, "write SIZE, or SIZE,pool for memory of the host's pool");
+    }
+    Result<std::uint64_t> bytes = parse_size(parts[0]);
+    if (!bytes.has_value()) {
+        return std::move(bytes.error()).with_context("--memory");
+    }
+    ram.bytes = *bytes;
+    if (parts.size() == 2) {
+        ram.kind = memory::RamKind::pool;
+        ram.path.clear();
+    }
+    return ok();
+}
+
 Status apply_memory(const RunFlags& flags, memory::RamSpec& ram) {
     if (!flags.memory.empty()) {
-        Result<std::uint64_t> bytes = parse_size(flags.memory);
-        if (!bytes.has_value()) {
-            return std::move(bytes.error()).with_context("--memory");
+        GODWIT_TRY(apply_memory_size(flags.memory, ram));
+        if (ram.kind == memory::RamKind::pool && (flags.huge_pages || !flags.memory_file.empty())) {
+            return wrong("--memory",
+                         flags.memory,
+                         "memory of the pool is not also in a file or in "
+                         "reserved huge pages");
         }
-        ram.bytes = *bytes;
     }
     if (!flags.memory_file.empty()) {
         ram.kind = memory::RamKind::file;

@@ -112,6 +112,20 @@ TEST(machine_spec_from, mistakes_are_refused) {
     EXPECT_FALSE(machine_spec_from(flags_with_kernel(), R"({"nmae":1})").has_value());
 }
 
+TEST(memory_kind, pool_is_asked_for_with_the_size_and_excludes_the_others) {
+    RunFlags flags{.name = "a", .kernel = "/k"};
+    flags.memory = "1G,pool";
+    const auto spec = GODWIT_MUST(machine_spec_from(flags, ""));
+    EXPECT_EQ(spec.memory.kind, memory::RamKind::pool);
+    EXPECT_EQ(spec.memory.bytes, 1ULL << 30);
+    EXPECT_TRUE(spec.memory.runs.empty());
+    flags.huge_pages = true;
+    EXPECT_FALSE(machine_spec_from(flags, "").has_value());
+    flags.huge_pages = false;
+    flags.memory = "1G,puddle";
+    EXPECT_FALSE(machine_spec_from(flags, "").has_value());
+}
+
 TEST(memory_kind, follows_the_flags) {
     RunFlags flags = flags_with_kernel();
     flags.huge_pages = true;

@@ -113,7 +113,7 @@ struct Api::Route {
 };
 
 std::span<const Api::Route> Api::table() {
-    static constexpr std::array<Route, 23> routes{{
+    static constexpr std::array<Route, 24> routes{{
         {"GET", "/metrics", &Api::metrics},
         {"GET", "/api/v1/version", &Api::version},
         {"GET", "/api/v1/machines", &Api::list_machines},
@@ -134,6 +134,7 @@ std::span<const Api::Route> Api::table() {
         {"GET", "/api/v1/reports", &Api::reports},
         {"PUT", "/api/v1/suspension", &Api::suspend},
         {"GET", "/api/v1/suspension", &Api::suspension},
+        {"GET", "/api/v1/pool", &Api::pool},
         {"GET", "/api/v1/operations", &Api::list_operations},
         {"GET", "/api/v1/operations/{id}", &Api::show_operation},
         {"DELETE", "/api/v1/operations/{id}", &Api::cancel_operation},
@@ -223,6 +224,10 @@ void Api::metrics(Call call) {
 
 void Api::list_machines(Call call) {
     call.answer(200, {{"machines", supervisor_.list()}});
+}
+
+void Api::pool(Call call) {
+    call.answer(200, supervisor_.pool_facts());
 }
 
 void Api::create_machine(Call call) {

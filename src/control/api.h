@@ -73,6 +73,7 @@ class Api {
     void version(Call call);
     void metrics(Call call);
     void list_machines(Call call);
+    void pool(Call call);
     void create_machine(Call call);
     void machine_info(Call call);
     void pause(Call call);

@@ -61,7 +61,8 @@ class Daemon {
                            [this](std::string daemon, std::string vmm) {
                                replacement_ = {std::move(daemon), std::move(vmm)};
                                loop_->stop();
-                           }}),
+                           },
+                       .pool_bytes = options.pool_bytes}),
           api_(supervisor_,
                operations_,
                metrics_,

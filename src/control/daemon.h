@@ -7,6 +7,8 @@
 #include "sys/fd.h"
 
 #include <chrono>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,8 @@ struct DaemonOptions {
     std::vector<std::string> kept_arguments;
     /// The run directory's lock, held by the godwitd this process was before; may be invalid.
     sys::Fd inherited_lock;
+    /// Size of the host's memory pool; 0: none; nothing: all memory, when it is first wanted.
+    std::optional<std::uint64_t> pool_bytes;
 };
 
 /// Serves until `stop` is signalled. `ready` gets one JSON line, {"ok":true} or {"error":{...}},

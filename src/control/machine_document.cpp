@@ -15,7 +15,9 @@ MachineDocument document_of(const machine::MachineSpec& spec) {
             .id = spec.id,
             .vcpus = spec.vcpus,
             .memory_bytes = spec.memory.bytes,
-            .json = machine::to_json(spec)};
+            .json = machine::to_json(spec),
+            .in_pool = spec.memory.kind == memory::RamKind::pool,
+            .runs = spec.memory.runs};
 }
 
 } // namespace
@@ -48,6 +50,13 @@ Result<MachineDocument> renamed_machine_document(std::string_view json, std::str
     machine::MachineSpec spec = GODWIT_TRY(machine::parse_machine_spec(json));
     spec.name = name;
     spec.id = GODWIT_TRY(fresh_uuid());
+    return document_of(spec);
+}
+
+Result<MachineDocument> placed_machine_document(std::string_view json,
+                                                std::vector<memory::PoolRun> runs) {
+    machine::MachineSpec spec = GODWIT_TRY(machine::parse_machine_spec(json));
+    spec.memory.runs = std::move(runs);
     return document_of(spec);
 }
 

@@ -63,7 +63,7 @@ bool MachineEntry::stands_for(const VmmInstance& vmm) const {
 }
 
 Supervisor::Supervisor(SupervisorParts parts)
-    : parts_(std::move(parts)), history_(parts_.run.history_file()) {}
+    : parts_(std::move(parts)), history_(parts_.run.history_file()), pool_(parts_.pool_bytes) {}
 
 Supervisor::~Supervisor() = default;
 
@@ -171,6 +171,7 @@ void Supervisor::vmm_changed(VmmInstance& vmm) {
     if (entry->record == nullptr) {
         entry->record = vmm.record();
     }
+    find_pool(*entry, vmm);
     // An exchange under way says itself when the machine has changed its owner.
     const bool free = entry->owner == nullptr || !exchanges_.contains(vmm.machine());
     if (free && entry->owner.get() != &vmm && entry->stands_for(vmm)) {
@@ -230,6 +231,7 @@ void Supervisor::vmm_event(VmmInstance& vmm, const Json& event) {
 }
 
 void Supervisor::vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) {
+    release_ended();
     MachineEntry* const entry = find(vmm.machine());
     if (entry == nullptr) {
         return;
@@ -354,6 +356,13 @@ void Supervisor::forget(const std::string& name, const MachineEnd& end) {
     }
     log::info("machine_ended", {{"machine", name}, {"reason", end.reason}, {"detail", end.detail}});
     const std::vector<std::uint64_t> stops = found->second->stop_operations;
+    if (found->second->document.in_pool) {
+        auto users = found->second->others;
+        if (found->second->owner != nullptr) {
+            users.push_back(found->second->owner);
+        }
+        release_memory(name, std::move(users));
+    }
     // Instances may be in the middle of a callback: they go when the loop comes round.
     parts_.loop.post([gone = std::move(found->second)] {});
     machines_.erase(found);

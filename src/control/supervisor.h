@@ -9,6 +9,7 @@
 #include "control/event_log.h"
 #include "control/exchange_mode.h"
 #include "control/exchange_order.h"
+#include "control/host_pool.h"
 #include "control/machine_entry.h"
 #include "control/metrics.h"
 #include "control/operations.h"
@@ -18,6 +19,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -47,6 +49,7 @@ struct SupervisorParts {
     /// Makes this process the new godwitd `daemon`, whose VMMs are `vmm`, as soon as it has let go
     /// of everything.
     std::function<void(std::string daemon, std::string vmm)> replace;
+    std::optional<std::uint64_t> pool_bytes{}; ///< As HostPool takes it.
 };
 
 class Supervisor final : public VmmWatcher {
@@ -120,6 +123,8 @@ class Supervisor final : public VmmWatcher {
     [[nodiscard]] Result<std::uint64_t> recover(const std::string& name);
 
     // Short ones.
+    /// The host's memory pool.
+    [[nodiscard]] Json pool_facts() const;
     [[nodiscard]] Json list() const;
     void info(const std::string& name, Reply<Json> reply);
     [[nodiscard]] Result<Json> reports(const std::string& name) const;
@@ -179,10 +184,24 @@ class Supervisor final : public VmmWatcher {
     /// Completes the report of an exchange, writes it down and tells whoever counts.
     void exchange_ended(const std::string& machine, Json& report, ExchangeMode mode);
 
+    // Machines whose RAM lies in the host's memory pool (supervisor_pool.cpp).
+    /// Gives the document a place in the pool, if it wants one.
+    [[nodiscard]] Status place_memory(MachineDocument& document);
+    [[nodiscard]] std::vector<InheritedFd> pool_descriptors(const MachineDocument& document);
+    /// Gives a machine's frames back once all its processes have ended.
+    void release_memory(const std::string& name, std::vector<std::shared_ptr<VmmInstance>> users);
+    void release_ended();
+    /// Asks the VMM for the pool, where this godwitd does not know it yet.
+    void find_pool(const MachineEntry& entry, VmmInstance& vmm);
+    [[nodiscard]] std::set<std::string> pool_machines() const;
+
     void press_power_button(MachineEntry& entry, std::uint64_t operation, StopRequest request);
 
     SupervisorParts parts_;
     ReportHistory history_;
+    HostPool pool_;
+    /// Frames of machines that are no more, and the processes that may still map them.
+    std::map<std::string, std::vector<std::shared_ptr<VmmInstance>>> leaving_;
     std::map<std::string, std::unique_ptr<MachineEntry>> machines_;
     std::map<std::string, std::shared_ptr<ExchangeRun>> exchanges_;
     std::map<std::string, std::shared_ptr<RecoverRun>> recoveries_;

@@ -1,6 +1,7 @@
 /// Starting machines, new ones and ones from a snapshot, and finding those that run already.
 
 #include "base/log.h"
+#include "base/scope_guard.h"
 #include "base/units.h"
 #include "control/supervisor.h"
 #include "control/suspension.h"
@@ -26,6 +27,11 @@ constexpr const char* snapshot_document = "/machine.json";
 
 Result<std::uint64_t> Supervisor::run(std::string_view document_json) {
     MachineDocument document = GODWIT_TRY(read_machine_document(document_json));
+    if (!document.runs.empty()) {
+        return Error(ErrorCode::invalid_argument,
+                     "machine document: /memory/runs: where RAM lies in the pool is for godwitd to "
+                     "choose; leave it out");
+    }
     const std::string spec_file = parts_.run.spec_file(document.name);
     return begin_start("run", std::move(document), {"--spec", spec_file});
 }
@@ -47,6 +53,9 @@ Result<std::uint64_t> Supervisor::restore(const RestoreRequest& request) {
     if (request.copy_ram) {
         source.emplace_back("--copy-ram");
     }
+    if (document.in_pool) {
+        source.insert(source.end(), {"--placement", parts_.run.spec_file(document.name)});
+    }
     return begin_start("restore", std::move(document), std::move(source));
 }
 
@@ -64,6 +73,8 @@ Result<std::uint64_t> Supervisor::begin_start(std::string_view kind,
         return Error(ErrorCode::resource_exhausted,
                      "this host has " + std::to_string(machines_max) + " machines, the limit");
     }
+    GODWIT_TRY(place_memory(document));
+    ScopeGuard take_memory_back([&] { release_memory(name, {}); });
     GODWIT_TRY(parts_.run.create_machine(name));
     const Status written = sys::write_file_atomically(parts_.run.spec_file(name), document.json);
     if (!written.has_value()) {
@@ -76,6 +87,7 @@ Result<std::uint64_t> Supervisor::begin_start(std::string_view kind,
     entry.program = parts_.vmm_program;
     entry.starting = true;
     machines_.emplace(name, std::move(made));
+    take_memory_back.commit(); // From here on forget() does it.
     const std::uint64_t operation = parts_.operations.begin(kind, name, [this, name]() -> Status {
         MachineEntry* const starting = find(name);
         if (starting == nullptr || !starting->starting || starting->owner == nullptr) {
@@ -103,7 +115,8 @@ Supervisor::launch_owner(MachineEntry& entry, std::vector<std::string> source, R
     const VmmLaunch launch{.program = entry.program,
                            .machine = entry.document.name,
                            .source = std::move(source),
-                           .incoming = nullptr};
+                           .incoming = nullptr,
+                           .extra = pool_descriptors(entry.document)};
     entry.adopted = false;
     entry.end.reset();
     Result<std::shared_ptr<VmmInstance>> owner =

@@ -27,6 +27,7 @@ constexpr milliseconds retry_first{50};
 constexpr milliseconds retry_max{2'000};
 constexpr int ready_fd_number = 3;
 constexpr int incoming_fd_number = 4;
+constexpr int extra_fd_number = 5;
 
 /// The ready line: {"ok":true} or {"error":{...}}.
 Status outcome_of(std::string_view line) {
@@ -53,6 +54,10 @@ arguments_of(const RunDirectory& run, const VmmLaunch& options, const std::strin
     arguments.insert(arguments.end(), options.source.begin(), options.source.end());
     if (options.incoming != nullptr) {
         arguments.insert(arguments.end(), {"--incoming-fd", std::to_string(incoming_fd_number)});
+    }
+    int number = extra_fd_number;
+    for (const InheritedFd& extra : options.extra) {
+        arguments.insert(arguments.end(), {extra.flag, std::to_string(number++)});
     }
     return arguments;
 }
@@ -97,6 +102,10 @@ Result<std::shared_ptr<VmmInstance>> VmmInstance::launch(sys::EventLoop& loop,
                             .new_session = true};
     if (options.incoming != nullptr) {
         spawn.fds.push_back({.fd = options.incoming, .number = incoming_fd_number});
+    }
+    int number = extra_fd_number;
+    for (const InheritedFd& extra : options.extra) {
+        spawn.fds.push_back({.fd = extra.fd, .number = number++});
     }
     sys::Process process = GODWIT_TRY(sys::Process::spawn(spawn));
     std::shared_ptr<VmmInstance> made(
@@ -263,6 +272,14 @@ void VmmInstance::fetch_record() {
             }
             self->record_ = std::make_shared<handover::OwnerRecord>(std::move(*record));
         }));
+}
+
+void VmmInstance::fetch_pool(Reply<VmmAnswer> reply) {
+    if (client_ == nullptr) {
+        reply(Error(ErrorCode::peer_closed, "no connection to the VMM: " + trouble_));
+        return;
+    }
+    client_->call_for_fds("pool", Json::object(), status_time_max, std::move(reply));
 }
 
 void VmmInstance::retry_later() {

@@ -37,12 +37,19 @@ class VmmWatcher {
     virtual void vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) = 0;
 };
 
+/// A descriptor a VMM is started with, and the flag that tells it the number.
+struct InheritedFd {
+    std::string flag;
+    const sys::Fd* fd = nullptr;
+};
+
 struct VmmLaunch {
     std::string program;
     std::string machine;
     /// "--spec FILE", "--restore DIR" or nothing.
     std::vector<std::string> source;
     const sys::Fd* incoming = nullptr; ///< A successor's end of the handover connection.
+    std::vector<InheritedFd> extra{};
     std::chrono::milliseconds ready_time_max{30'000};
 };
 
@@ -85,6 +92,8 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
     [[nodiscard]] const std::shared_ptr<handover::OwnerRecord>& record() const noexcept {
         return record_;
     }
+    /// Asks for the memory pool its machine lies in: two descriptors.
+    void fetch_pool(Reply<VmmAnswer> reply);
     /// What it claims for itself in a record.
     [[nodiscard]] handover::InstanceId instance() const noexcept;
     /// Asks for the status; vmm_changed follows when it has come.

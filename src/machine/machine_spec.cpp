@@ -238,10 +238,10 @@ Status cross_check(const MachineSpec& spec) {
                          is_file ? "a path is needed for kind \"file\""
                                  : "a path is only for kind \"file\"");
     }
-    if ((spec.memory.kind == memory::RamKind::pool) == spec.memory.runs.empty()) {
+    if (spec.memory.kind != memory::RamKind::pool && !spec.memory.runs.empty()) {
         return bad_value("/memory/runs",
                          std::to_string(spec.memory.runs.size()) + " runs",
-                         "kind \"pool\" has runs of the host's memory pool, no other kind has");
+                         "only kind \"pool\" has runs of the host's memory pool");
     }
     if (spec.kernel.command_line.find('\0') != std::string::npos ||
         spec.kernel.path.find('\0') != std::string::npos) {

@@ -69,6 +69,8 @@ class PoolVmTest : public ::testing::Test {
         Resources resources = GODWIT_MUST(open_resources_except_ram(spec));
         resources.push_back(
             {std::string(ram_resource_name), GODWIT_MUST(pool_.memory_fd().duplicate())});
+        resources.push_back(
+            {std::string(pool_table_resource_name), GODWIT_MUST(pool_.table().fd().duplicate())});
         auto built =
             Machine::build(spec, std::move(resources), RamMapping::shared, {}, sys::system_clock());
         EXPECT_TRUE(built.has_value()) << built.error().to_string();

@@ -18,6 +18,9 @@ std::string net_resource_name(std::size_t net, std::size_t queue_pair) {
 
 std::vector<std::string> resource_names(const MachineSpec& spec) {
     std::vector<std::string> names{std::string(ram_resource_name)};
+    if (spec.memory.kind == memory::RamKind::pool) {
+        names.emplace_back(pool_table_resource_name);
+    }
     for (std::size_t i = 0; i < spec.disks.size(); ++i) {
         names.push_back(disk_resource_name(i));
     }

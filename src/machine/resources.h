@@ -12,6 +12,9 @@
 namespace godwit::machine {
 
 inline constexpr std::string_view ram_resource_name = "ram";
+/// The ownership table of the pool that RAM of kind "pool" lies in: whoever has the machine can
+/// tell the next godwitd where its memory is.
+inline constexpr std::string_view pool_table_resource_name = "pool_table";
 [[nodiscard]] std::string disk_resource_name(std::size_t disk);
 [[nodiscard]] std::string net_resource_name(std::size_t net, std::size_t queue_pair);
 

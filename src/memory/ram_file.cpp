@@ -41,6 +41,53 @@ Result<Extent> next_data(const sys::Fd& fd, std::uint64_t from, std::uint64_t en
                   .end = std::min(static_cast<std::uint64_t>(hole), end)};
 }
 
+/// The same where RAM lies in runs of `fd`; offsets are those of RAM.
+Result<Extent> next_data_in(const sys::Fd& fd,
+                            std::span<const PoolRun> runs,
+                            std::uint64_t from,
+                            std::uint64_t end) {
+    if (runs.empty()) {
+        return next_data(fd, from, end);
+    }
+    std::uint64_t ram = 0;
+    for (const PoolRun& run : runs) {
+        const std::uint64_t next = ram + run.bytes;
+        if (from < next) {
+            const std::uint64_t run_end = run.offset + run.bytes;
+            const Extent found = GODWIT_TRY(next_data(fd, run.offset + (from - ram), run_end));
+            if (found.start < run_end) {
+                return Extent{.start = ram + (found.start - run.offset),
+                              .end = ram + (found.end - run.offset)};
+            }
+            from = next;
+        }
+        ram = next;
+    }
+    return Extent{.start = end, .end = end};
+}
+
+/// Writes `data`, which belongs at offset `at` of RAM, where its runs in `fd` are.
+Status write_to_runs(const sys::Fd& fd,
+                     std::span<const PoolRun> runs,
+                     std::span<const std::byte> data,
+                     std::uint64_t at) {
+    if (runs.empty()) {
+        return sys::pwrite_all(fd, data, at);
+    }
+    std::uint64_t ram = 0;
+    for (const PoolRun& run : runs) {
+        const std::uint64_t next = ram + run.bytes;
+        if (at < next && !data.empty()) {
+            const auto piece = data.first(std::min<std::uint64_t>(data.size(), next - at));
+            GODWIT_TRY(sys::pwrite_all(fd, piece, run.offset + (at - ram)));
+            data = data.subspan(piece.size());
+            at += piece.size();
+        }
+        ram = next;
+    }
+    return data.empty() ? ok() : Error(ErrorCode::invalid_argument, "RAM is longer than its runs");
+}
+
 bool is_zero(std::span<const std::byte> page) {
     // Comparing a run with itself shifted by one byte lets memcmp do the work.
     return page[0] == std::byte{0} &&
@@ -107,7 +154,8 @@ Result<RamFileResult> write_ram_file(const GuestMemory& memory,
                                      const sys::Fd& backing,
                                      const std::string& path,
                                      const RamFileProgress& progress,
-                                     const std::atomic<bool>& cancel) {
+                                     const std::atomic<bool>& cancel,
+                                     std::span<const PoolRun> runs) {
     const sys::Fd file = GODWIT_TRY(sys::open(path, O_RDWR | O_CREAT | O_EXCL));
     ScopeGuard remove_file([&] { ::unlink(path.c_str()); });
     if (::ftruncate(file.raw(), static_cast<off_t>(memory.ram_bytes())) != 0) {
@@ -121,7 +169,7 @@ Result<RamFileResult> write_ram_file(const GuestMemory& memory,
     while (at < memory.ram_bytes()) {
         Extent extent{.start = at, .end = memory.ram_bytes()};
         if (holes_are_zero) {
-            extent = GODWIT_TRY(next_data(backing, at, memory.ram_bytes()));
+            extent = GODWIT_TRY(next_data_in(backing, runs, at, memory.ram_bytes()));
         }
         result.written_bytes += GODWIT_TRY(write_extent(memory, file, extent, progress, cancel)
                                                .with_context("write '" + path + "'"));
@@ -134,7 +182,10 @@ Result<RamFileResult> write_ram_file(const GuestMemory& memory,
     return result;
 }
 
-Status copy_ram(const sys::Fd& from, const sys::Fd& to, std::uint64_t bytes) {
+Status copy_ram(const sys::Fd& from,
+                const sys::Fd& to,
+                std::uint64_t bytes,
+                std::span<const PoolRun> runs) {
     std::vector<std::byte> buffer(step_bytes);
     std::uint64_t at = 0;
     while (at < bytes) {
@@ -142,7 +193,7 @@ Status copy_ram(const sys::Fd& from, const sys::Fd& to, std::uint64_t bytes) {
         for (at = extent.start; at < extent.end;) {
             const auto piece = std::span(buffer).first(std::min(step_bytes, extent.end - at));
             GODWIT_TRY(sys::pread_exact(from, piece, at));
-            GODWIT_TRY(sys::pwrite_all(to, piece, at));
+            GODWIT_TRY(write_to_runs(to, runs, piece, at));
             at += piece.size();
         }
         at = std::max(at, extent.end);

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 
 namespace godwit::memory {
@@ -25,14 +26,19 @@ using RamFileProgress = std::function<void(std::uint64_t done, std::uint64_t tot
 /// Writes RAM to the new file `path`, sparse: pages of zeroes become holes. Durable when it
 /// returns. Pages the backing never had are not even looked at. `cancel` is obeyed every few MiB;
 /// then, and on every failure, the file is removed again. `backing` is the descriptor of `memory`'s
-/// bytes.
+/// bytes, `runs` where they lie in it (RamSpec::runs); none: from its start.
 [[nodiscard]] Result<RamFileResult> write_ram_file(const GuestMemory& memory,
                                                    const sys::Fd& backing,
                                                    const std::string& path,
                                                    const RamFileProgress& progress,
-                                                   const std::atomic<bool>& cancel);
+                                                   const std::atomic<bool>& cancel,
+                                                   std::span<const PoolRun> runs = {});
 
-/// Copies the data of the RAM file `from` into `to`, both of `bytes` bytes, `to` all zero.
-[[nodiscard]] Status copy_ram(const sys::Fd& from, const sys::Fd& to, std::uint64_t bytes);
+/// Copies the data of the RAM file `from`, of `bytes` bytes, into `to`, which is all zero: from its
+/// start, or into `runs` of it.
+[[nodiscard]] Status copy_ram(const sys::Fd& from,
+                              const sys::Fd& to,
+                              std::uint64_t bytes,
+                              std::span<const PoolRun> runs = {});
 
 } // namespace godwit::memory

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 
 namespace godwit::memory {
@@ -48,6 +49,33 @@ TEST_F(RamFileTest, only_pages_with_content_are_written_and_read_back) {
     auto copy = GODWIT_MUST(GuestMemory::map(restored, sys::MapMode::private_copy));
     EXPECT_EQ(GODWIT_MUST(copy->load<std::uint64_t>(Gpa{16383 * page_size + 8})), 16384U);
     EXPECT_EQ(GODWIT_MUST(copy->load<std::uint64_t>(Gpa{2 * page_size + 8})), 0U);
+}
+
+// RAM in a pool lies in pieces, in any order: the file has it in one.
+TEST_F(RamFileTest, ram_in_runs_of_a_pool_is_written_and_copied_back_elsewhere) {
+    RamSpec spec{.bytes = 32 * mib, .kind = RamKind::pool};
+    spec.runs = {{.offset = 40 * mib, .bytes = 16 * mib}, {.offset = 2 * mib, .bytes = 16 * mib}};
+    const RamBacking pieces =
+        GODWIT_MUST(RamBacking::adopt(GODWIT_MUST(backing.fd().duplicate()), spec));
+    auto memory = GODWIT_MUST(GuestMemory::map(pieces, sys::MapMode::shared));
+    const std::array<std::uint64_t, 3> pages{1, 4096, 8191}; // 4096: the first of the second run.
+    for (const std::uint64_t page : pages) {
+        ASSERT_TRUE(memory->store(Gpa{page * page_size}, page).has_value());
+    }
+    const auto result =
+        GODWIT_MUST(write_ram_file(*memory, backing.fd(), path, {}, cancel, spec.runs));
+    EXPECT_EQ(result.written_bytes, 3 * page_size);
+
+    const RamBacking other = make_backing();
+    spec.runs = {{.offset = 4 * mib, .bytes = 4 * mib}, {.offset = 16 * mib, .bytes = 28 * mib}};
+    ASSERT_TRUE(copy_ram(GODWIT_MUST(sys::open(path, O_RDONLY)), other.fd(), 32 * mib, spec.runs)
+                    .has_value());
+    const RamBacking placed =
+        GODWIT_MUST(RamBacking::adopt(GODWIT_MUST(other.fd().duplicate()), spec));
+    auto copy = GODWIT_MUST(GuestMemory::map(placed, sys::MapMode::shared));
+    for (const std::uint64_t page : pages) {
+        EXPECT_EQ(GODWIT_MUST(copy->load<std::uint64_t>(Gpa{page * page_size})), page);
+    }
 }
 
 TEST_F(RamFileTest, private_changes_of_a_restored_machine_are_written_too) {

@@ -23,8 +23,9 @@ void ControlServer::Reply::result(const nlohmann::json& value) const {
     answer({{"id", id_}, {"result", value}});
 }
 
-void ControlServer::Reply::result(const nlohmann::json& value, sys::Fd passed) const {
-    answer({{"id", id_}, {"result", value}}, std::make_shared<const sys::Fd>(std::move(passed)));
+void ControlServer::Reply::result(const nlohmann::json& value, std::vector<sys::Fd> passed) const {
+    answer({{"id", id_}, {"result", value}},
+           std::make_shared<const std::vector<sys::Fd>>(std::move(passed)));
 }
 
 void ControlServer::Reply::error(const Error& error) const {
@@ -33,7 +34,7 @@ void ControlServer::Reply::error(const Error& error) const {
 }
 
 void ControlServer::Reply::answer(nlohmann::json message,
-                                  std::shared_ptr<const sys::Fd> passed) const {
+                                  std::shared_ptr<const std::vector<sys::Fd>> passed) const {
     server_->loop_.post(
         [server = server_, connection = connection_, text = to_text(message), passed] {
             server->send(connection, text, passed.get());
@@ -142,15 +143,21 @@ void ControlServer::broadcast(const nlohmann::json& event) {
     }
 }
 
-void ControlServer::send(std::uint64_t id, const std::string& text, const sys::Fd* passed) {
+void ControlServer::send(std::uint64_t id,
+                         const std::string& text,
+                         const std::vector<sys::Fd>* passed) {
     const auto connection = find(id);
     if (connection == connections_.end()) {
         return;
     }
     // A peer that does not read fills its socket; it is dropped rather than waited for.
-    const std::array<const sys::Fd*, 1> fds{passed};
-    const Status sent =
-        connection->socket.send(text, std::span(fds).first(passed == nullptr ? 0 : 1));
+    std::vector<const sys::Fd*> fds;
+    if (passed != nullptr) {
+        for (const sys::Fd& fd : *passed) {
+            fds.push_back(&fd);
+        }
+    }
+    const Status sent = connection->socket.send(text, fds);
     if (!sent.has_value()) {
         log::warn("control_connection_dropped", {{"reason", sent.error().to_string()}});
         connections_.erase(connection);

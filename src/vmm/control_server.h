@@ -31,13 +31,14 @@ class ControlServer {
         Reply(ControlServer& server, std::uint64_t connection, nlohmann::json id)
             : server_(&server), connection_(connection), id_(std::move(id)) {}
         void result(const nlohmann::json& value) const;
-        /// With a descriptor.
-        void result(const nlohmann::json& value, sys::Fd passed) const;
+        /// With descriptors.
+        void result(const nlohmann::json& value, std::vector<sys::Fd> passed) const;
         void error(const Error& error) const;
         [[nodiscard]] std::uint64_t connection() const noexcept { return connection_; }
 
       private:
-        void answer(nlohmann::json message, std::shared_ptr<const sys::Fd> passed = nullptr) const;
+        void answer(nlohmann::json message,
+                    std::shared_ptr<const std::vector<sys::Fd>> passed = nullptr) const;
         ControlServer* server_;
         std::uint64_t connection_;
         nlohmann::json id_;
@@ -75,7 +76,8 @@ class ControlServer {
     void accept_connection();
     void serve(std::uint64_t id);
     void handle(Connection& connection, sys::Message message);
-    void send(std::uint64_t id, const std::string& text, const sys::Fd* passed = nullptr);
+    void
+    send(std::uint64_t id, const std::string& text, const std::vector<sys::Fd>* passed = nullptr);
     [[nodiscard]] std::list<Connection>::iterator find(std::uint64_t id);
 
     sys::EventLoop& loop_;

@@ -4,6 +4,7 @@
 
 #include "handover/owner_record.h"
 
+#include <cstdint>
 #include <string>
 
 namespace godwit::vmm {
@@ -20,6 +21,16 @@ struct Options {
     int incoming_fd = -1;
     /// Restore copies RAM into shared memory, so that the machine can be exchanged.
     bool restore_copies_ram = false;
+    /// The host's memory pool and its ownership table, for RAM of kind "pool"; -1: none.
+    int pool_fd = -1;
+    int pool_table_fd = -1;
+    /// With a restore into the pool: the document whose runs say where RAM is to lie.
+    std::string placement_path;
+    /// With an exchange from another hypervisor instance: the region both share, and where in it
+    /// the machine is offered.
+    int region_fd = -1;
+    std::uint32_t region_slot = 0;
+    std::uint32_t region_epoch = 0;
 
     [[nodiscard]] std::string machine_directory() const {
         return run_directory + "/machines/" + machine;

@@ -1,11 +1,15 @@
 #include "base/fault_point.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "machine/resources.h"
 #include "sys/process.h"
 #include "vmm/plan.h"
 #include "vmm/service.h"
 
 #include <unistd.h>
+
+#include <algorithm>
+#include <array>
 
 namespace godwit::vmm {
 
@@ -183,7 +187,31 @@ void Service::give_record(const ControlServer::Reply& reply) const {
         reply.error(fd.error());
         return;
     }
-    reply.result({{"machine_id", machine_->spec().id}}, std::move(*fd));
+    std::vector<sys::Fd> passed;
+    passed.push_back(std::move(*fd));
+    reply.result({{"machine_id", machine_->spec().id}}, std::move(passed));
+}
+
+/// Where RAM of kind "pool" lies, for a godwitd that has just been started and knows no pool.
+void Service::give_pool(const ControlServer::Reply& reply) const {
+    if (!machine_ || machine_->spec().memory.kind != memory::RamKind::pool) {
+        reply.error(Error(ErrorCode::not_found, "the machine's RAM is in no memory pool"));
+        return;
+    }
+    Result<machine::Resources> resources = machine_->duplicate_resources();
+    if (!resources.has_value()) {
+        reply.error(resources.error());
+        return;
+    }
+    std::vector<sys::Fd> passed;
+    for (const std::string_view name :
+         {machine::ram_resource_name, machine::pool_table_resource_name}) {
+        const auto found = std::ranges::find(*resources, name, &machine::Resource::name);
+        if (found != resources->end()) {
+            passed.push_back(std::move(found->fd));
+        }
+    }
+    reply.result({{"machine_id", machine_->spec().id}}, std::move(passed));
 }
 
 /// The guest runs here again, if the successor that claimed it has not touched it. The swap on the
@@ -230,6 +258,8 @@ void Service::handle(ControlServer::Request request) {
         answer(reply, stop_guest(bool_of(request.params, "force")));
     } else if (method == "owner_record") {
         give_record(reply);
+    } else if (method == "pool") {
+        give_pool(reply);
     } else if (method == "reclaim") {
         answer(reply, reclaim());
     } else if (method == "exchange") {

@@ -1,8 +1,10 @@
 #include "vmm/service.h"
 
 #include "base/log.h"
+#include "machine/resources.h"
 #include "memory/ram_file.h"
 #include "sys/thread.h"
+#include "vmm/pool_memory.h"
 #include "vmm/snapshot.h"
 
 #include <sys/epoll.h>
@@ -130,7 +132,7 @@ Status Service::begin_fresh() {
         GODWIT_TRY(sys::read_file(options_.spec_path, machine::spec_json_bytes_max));
     machine::MachineSpec spec =
         GODWIT_TRY(machine::parse_machine_spec(text).with_context(options_.spec_path));
-    machine::Resources resources = GODWIT_TRY(machine::open_resources(spec));
+    machine::Resources resources = GODWIT_TRY(open_new_resources(spec, options_));
     GODWIT_TRY(own_new_machine(spec));
     machine_ = GODWIT_TRY(machine::Machine::build(
         spec, std::move(resources), machine::RamMapping::shared, machine_events(), clock_));
@@ -139,16 +141,21 @@ Status Service::begin_fresh() {
 
 namespace {
 
-/// RAM of a restored machine: the snapshot's own file, mapped copy-on-write, or a shared copy of
-/// it.
-Result<sys::Fd> ram_of(Snapshot& snapshot, bool copy) {
-    if (!copy) {
-        return std::move(snapshot.ram);
-    }
-    memory::RamSpec spec = snapshot.spec.memory;
-    auto backing = GODWIT_TRY(memory::RamBacking::create(snapshot.spec.name, spec));
-    GODWIT_TRY(memory::copy_ram(snapshot.ram, backing.fd(), spec.bytes));
-    return backing.fd().duplicate();
+/// RAM of a restored machine where it is copied: a new shared object or its runs of the pool.
+Result<machine::Resources> restored_copy(const Snapshot& snapshot, Options& options) {
+    machine::Resources resources = GODWIT_TRY(open_new_resources(snapshot.spec, options));
+    const sys::Fd& ram =
+        GODWIT_TRY(machine::find_resource(resources, machine::ram_resource_name)).get();
+    GODWIT_TRY(
+        memory::copy_ram(snapshot.ram, ram, snapshot.spec.memory.bytes, snapshot.spec.memory.runs));
+    return resources;
+}
+
+/// The snapshot's own file, mapped copy-on-write.
+Result<machine::Resources> restored_file(Snapshot& snapshot) {
+    machine::Resources resources = GODWIT_TRY(machine::open_resources_except_ram(snapshot.spec));
+    resources.push_back({.name = "ram", .fd = std::move(snapshot.ram)});
+    return resources;
 }
 
 } // namespace
@@ -156,12 +163,13 @@ Result<sys::Fd> ram_of(Snapshot& snapshot, bool copy) {
 Status Service::begin_restored() {
     Snapshot snapshot = GODWIT_TRY(read_snapshot(options_.restore_directory));
     snapshot.spec.name = options_.machine;
-    machine::Resources resources = GODWIT_TRY(machine::open_resources_except_ram(snapshot.spec));
-    resources.push_back(
-        {.name = "ram", .fd = GODWIT_TRY(ram_of(snapshot, options_.restore_copies_ram))});
+    GODWIT_TRY(place_restored(snapshot.spec, options_));
+    const bool copied =
+        options_.restore_copies_ram || snapshot.spec.memory.kind == memory::RamKind::pool;
+    machine::Resources resources = copied ? GODWIT_TRY(restored_copy(snapshot, options_))
+                                          : GODWIT_TRY(restored_file(snapshot));
     GODWIT_TRY(own_new_machine(snapshot.spec));
-    const auto mapping = options_.restore_copies_ram ? machine::RamMapping::shared
-                                                     : machine::RamMapping::private_copy;
+    const auto mapping = copied ? machine::RamMapping::shared : machine::RamMapping::private_copy;
     machine_ = GODWIT_TRY(machine::Machine::build(
         snapshot.spec, std::move(resources), mapping, machine_events(), clock_));
     return machine_->load(std::move(snapshot.state),
@@ -171,6 +179,7 @@ Status Service::begin_restored() {
 Status Service::begin_incoming() {
     auto source =
         std::make_shared<sys::MessageSocket>(sys::Fd(std::exchange(options_.incoming_fd, -1)));
+    foreign_memory_ = GODWIT_TRY(foreign_memory(options_, clock_));
     tell_ready(ok());
     start_job("takeover", [this, source] {
         auto result = exchange::run_destination({.self = options_.instance,
@@ -184,7 +193,8 @@ Status Service::begin_incoming() {
                                                              section, std::move(descriptors));
                                                      },
                                                  .endpoints_section = state::on_trial(Consoles::section),
-                                                 .clock = clock_},
+                                                 .clock = clock_,
+                                                 .memory = foreign_memory_.get()},
                                                 *source);
         // Functions kept by the loop must be copyable or moved; the pair is moved through a shared
         // pointer.

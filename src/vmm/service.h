@@ -84,6 +84,7 @@ class Service {
     [[nodiscard]] Status stop_guest(bool force);
     [[nodiscard]] Status check_owner() const;
     void give_record(const ControlServer::Reply& reply) const;
+    void give_pool(const ControlServer::Reply& reply) const;
     [[nodiscard]] Status reclaim();
 
     // Long work (jobs.cpp).
@@ -113,6 +114,8 @@ class Service {
     int exit_code_ = 0;
     std::unique_ptr<Consoles> consoles_;
     std::unique_ptr<machine::Machine> machine_;
+    /// Of a successor in another hypervisor instance; null otherwise.
+    std::unique_ptr<exchange::ForeignMemory> foreign_memory_;
     std::string job_name_; ///< Empty: no job.
     sys::Cancel cancel_;
     std::shared_ptr<sys::MessageSocket> peer_; ///< The other end of the handover that runs.

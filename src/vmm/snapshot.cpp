@@ -78,8 +78,12 @@ Result<SnapshotReport> write_snapshot(machine::Machine& machine,
     GODWIT_TRY(
         sys::write_file_atomically(directory + "/" + spec_file, machine::to_json(machine.spec())));
     GODWIT_TRY(sys::write_file_atomically(directory + "/" + state_file, state));
-    const auto written = GODWIT_TRY(memory::write_ram_file(
-        machine.memory(), *ram, directory + "/" + ram_file, progress, cancel));
+    const auto written = GODWIT_TRY(memory::write_ram_file(machine.memory(),
+                                                           *ram,
+                                                           directory + "/" + ram_file,
+                                                           progress,
+                                                           cancel,
+                                                           machine.spec().memory.runs));
     GODWIT_TRY(sync_directory(directory));
     undo.commit();
     return SnapshotReport{.ram_bytes = written.ram_bytes,
