@@ -27,6 +27,8 @@ class HostPool {
     /// the host.
     explicit HostPool(std::optional<std::uint64_t> bytes) : wanted_bytes_(bytes) {}
 
+    /// Makes the pool if there is none yet; unsupported if there is to be none.
+    [[nodiscard]] Status make();
     /// Frames for a machine's RAM. unsupported if there is no pool, resource_exhausted if it has
     /// not that much left, conflict while the RAM of an earlier machine of that name is in it.
     [[nodiscard]] Result<std::vector<memory::PoolRun>> place(std::string_view machine,
@@ -55,7 +57,6 @@ class HostPool {
     [[nodiscard]] static std::uint64_t tag_of(std::string_view machine) noexcept;
 
   private:
-    [[nodiscard]] Status make();
     [[nodiscard]] Status inherit_all();
 
     std::optional<std::uint64_t> wanted_bytes_;
