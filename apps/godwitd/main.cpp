@@ -29,19 +29,30 @@ void handle_signals() {
     ::sigaction(SIGHUP, &action, nullptr);
 }
 
-godwit::Status serve(godwit::control::DaemonOptions options, int ready_number, int lock_number) {
+/// A duplicate that programs started by this one do not get (what was inherited is not
+/// close-on-exec); nothing for -1.
+godwit::Result<godwit::sys::Fd> own(int number) {
+    if (number < 0) {
+        return godwit::sys::Fd();
+    }
+    const godwit::sys::Fd inherited(number);
+    return inherited.duplicate();
+}
+
+/// Descriptors this process was given, by number; -1: not given.
+struct Inherited {
+    int ready = -1;
+    int lock = -1;
+    int join = -1;
+};
+
+godwit::Status serve(godwit::control::DaemonOptions options, const Inherited& inherited) {
     stop_request.emplace(GODWIT_TRY(godwit::sys::EventFd::create()));
     handle_signals();
     godwit::sys::Fd ready;
-    if (ready_number >= 0) {
-        // The copy is close-on-exec; what was inherited is not.
-        const godwit::sys::Fd inherited(ready_number);
-        ready = GODWIT_TRY(inherited.duplicate());
-    }
-    if (lock_number >= 0) {
-        const godwit::sys::Fd inherited(lock_number);
-        options.inherited_lock = GODWIT_TRY(inherited.duplicate());
-    }
+    ready = GODWIT_TRY(own(inherited.ready));
+    options.inherited_lock = GODWIT_TRY(own(inherited.lock));
+    options.join = GODWIT_TRY(own(inherited.join));
     return godwit::control::run_daemon(std::move(options), *stop_request, std::move(ready));
 }
 
@@ -50,8 +61,7 @@ godwit::Status serve(godwit::control::DaemonOptions options, int ready_number, i
 int main(int argc, char** argv) {
     godwit::control::DaemonOptions options;
     std::int64_t idle_seconds = 0;
-    int ready_number = -1;
-    int lock_number = -1;
+    Inherited inherited;
     std::string level = "info";
     CLI::App app(
         "The host daemon of Godwit: supervises the virtual machines of this host and serves the "
@@ -69,10 +79,12 @@ int main(int argc, char** argv) {
                    "End after so many seconds without machines and requests; 0: never")
         ->check(CLI::Range(0, 86'400));
     app.add_option(
-        "--ready-fd", ready_number, "Descriptor told in one JSON line when the API is up");
+        "--ready-fd", inherited.ready, "Descriptor told in one JSON line when the API is up");
     app.add_option("--lock-fd",
-                   lock_number,
+                   inherited.lock,
                    "The run directory's lock, from the godwitd that became this one");
+    app.add_option(
+        "--join-fd", inherited.join, "Socket to the godwitd this one takes a divided host over from");
     app.add_option("--log-level", level, "debug, info, warn or error");
     app.add_option("--pool",
                    options.pool_bytes,
@@ -88,7 +100,7 @@ int main(int argc, char** argv) {
     options.kept_arguments = {
         "--exit-when-idle", std::to_string(idle_seconds), "--log-level", level};
     godwit::log::configure("godwitd", godwit::log::level_named(level));
-    const godwit::Status ended = serve(std::move(options), ready_number, lock_number);
+    const godwit::Status ended = serve(std::move(options), inherited);
     if (!ended.has_value()) {
         std::fprintf(stderr, "godwitd: %s\n", ended.error().to_string().c_str());
         return 1;

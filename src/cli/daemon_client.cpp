@@ -1,6 +1,7 @@
 #include "cli/daemon_client.h"
 
 #include "control/program_path.h"
+#include "sys/clock.h"
 #include "sys/directory_watch.h"
 #include "sys/process.h"
 #include "sys/stream.h"
@@ -21,6 +22,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds start_time_max{15'000};
+constexpr milliseconds try_again_after{1'000};
 constexpr milliseconds call_time_max{30'000};
 constexpr const char* idle_seconds = "60";
 
@@ -46,21 +48,8 @@ std::string ready_line(const sys::Fd& pipe) {
     return text;
 }
 
-/// Another command has started a godwitd at the same moment: waits for its socket.
-Status wait_for_socket(const control::RunDirectory& run) {
-    const sys::DirectoryWatch watch = GODWIT_TRY(sys::DirectoryWatch::create(run.path()));
-    while (!listens(run)) {
-        if (!GODWIT_TRY(sys::wait_ready(watch.fd(), sys::Direction::input, start_time_max))) {
-            return Error(ErrorCode::timeout,
-                         "another godwitd holds '" + run.lock_file() + "' but does not answer");
-        }
-        watch.drain();
-    }
-    return ok();
-}
-
-Status start_daemon(const control::RunDirectory& run) {
-    GODWIT_TRY(run.prepare());
+/// One attempt; busy if another godwitd has the run directory.
+Status try_start_daemon(const control::RunDirectory& run) {
     const std::string program = control::program_path("GODWITD", "godwitd");
     sys::Pipe pipe = GODWIT_TRY(sys::create_pipe());
     const sys::Fd log = GODWIT_TRY(sys::open(run.log_file(), O_WRONLY | O_CREAT | O_APPEND, 0600));
@@ -76,14 +65,31 @@ Status start_daemon(const control::RunDirectory& run) {
     if (!line.has_value() || !line->is_object()) {
         return Error(ErrorCode::internal, "godwitd did not start; see " + run.log_file());
     }
-    if (!line->contains("error")) {
-        return ok();
-    }
-    Error error = control::error_of((*line)["error"]);
-    if (error.code() == ErrorCode::busy) {
-        return wait_for_socket(run);
-    }
-    return std::move(error).with_context("start godwitd");
+    return line->contains("error") ? Status(control::error_of((*line)["error"])) : ok();
+}
+
+/// Starts a godwitd. If another one has the run directory - another command has started it at the
+/// same moment, or it is about to take it over - waits until that serves, or starts one once it has
+/// ended without.
+Status start_daemon(const control::RunDirectory& run) {
+    GODWIT_TRY(run.prepare());
+    const sys::DirectoryWatch watch = GODWIT_TRY(sys::DirectoryWatch::create(run.path()));
+    const sys::Moment give_up = sys::system_clock().now() + start_time_max;
+    do {
+        Status started = try_start_daemon(run);
+        if (started.has_value() || started.error().code() != ErrorCode::busy) {
+            return std::move(started).with_context("start godwitd");
+        }
+        while (!listens(run) &&
+               GODWIT_TRY(sys::wait_ready(watch.fd(), sys::Direction::input, try_again_after))) {
+            watch.drain();
+        }
+        if (listens(run)) {
+            return ok();
+        }
+    } while (sys::system_clock().now() < give_up);
+    return Error(ErrorCode::timeout,
+                 "another godwitd holds '" + run.lock_file() + "' but does not answer");
 }
 
 httplib::Client http_client(const control::RunDirectory& run, milliseconds timeout) {

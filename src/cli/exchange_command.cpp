@@ -28,6 +28,7 @@ struct ExchangeCommand {
     bool history = false;
     std::string program;
     std::string mode = "hot-restart";
+    std::string target_cpus;
     std::string order = "name";
     std::uint64_t concurrency = 0;
     bool keep_going = false;
@@ -54,6 +55,9 @@ Json body_of_all(const ExchangeCommand& command) {
     body["order"] = command.order;
     body["keep_going"] = command.keep_going;
     body["again"] = command.again;
+    if (!command.target_cpus.empty()) {
+        body["target_cpus"] = command.target_cpus;
+    }
     if (command.concurrency > 0) {
         body["concurrency"] = command.concurrency;
     }
@@ -99,14 +103,28 @@ ExitCode exchange_all(const Session& session, const ExchangeCommand& command) {
                                  : Result<Json>(daemon.error());
     if (operation.has_value()) {
         LiveTable table(session);
-        operation = follow(
-            session, *daemon, std::move(*operation), [&](const Json& now) { table.show(now); });
+        const auto show = [&](const Json& now) { table.show(now); };
+        operation = command.mode == "partition"
+                        ? follow_to_the_next_daemon(session, *daemon, std::move(*operation), show)
+                        : follow(session, *daemon, std::move(*operation), show);
     }
     if (operation.has_value() && !session.json && operation->value("result", Json()).is_object() &&
         exit_code_of_operation(*operation) != ExitCode::done) {
         session.print(Json(), total_text((*operation)["result"])); // The error comes below it.
     }
     return conclude(session, operation, total_text);
+}
+
+Status check_partition(const ExchangeCommand& command) {
+    if (command.mode == "partition" && (!command.all || command.target_cpus.empty())) {
+        return Error(ErrorCode::invalid_argument,
+                     "mode partition replaces the whole hypervisor: say --all, and with "
+                     "--target-cpus where the new one starts");
+    }
+    if (command.mode != "partition" && !command.target_cpus.empty()) {
+        return Error(ErrorCode::invalid_argument, "--target-cpus is for --mode partition");
+    }
+    return ok();
 }
 
 ExitCode exchange(const Session& session, const ExchangeCommand& command) {
@@ -116,6 +134,10 @@ ExitCode exchange(const Session& session, const ExchangeCommand& command) {
     if (command.all == !command.name.empty()) {
         return session.fail(
             Error(ErrorCode::invalid_argument, "say which machine, or --all; not both"));
+    }
+    const Status partition = check_partition(command);
+    if (!partition.has_value()) {
+        return session.fail(partition.error());
     }
     if (command.dry_run) {
         return show_plan(session, command);
@@ -157,9 +179,16 @@ void add_ways(CLI::App& exchange, ExchangeCommand& command) {
                     command.mode,
                     "hot-restart (default): each new VMM stands beside the old one until it takes "
                     "over; suspend: godwitd and all VMMs are replaced while the machines rest in "
-                    "memory; partition: not in this version")
+                    "memory; partition: a second godwitd beside this one takes the machines over by "
+                    "pointers")
         ->type_name("MODE")
         ->check(CLI::IsMember(mode_names()).description(""));
+    exchange
+        .add_option("--target-cpus",
+                    command.target_cpus,
+                    "With --mode partition: the CPUs the new godwitd starts on, like 2-3; in the "
+                    "end it has all")
+        ->type_name("LIST");
     exchange
         .add_option("--deadline-ms",
                     command.deadline_ms,
@@ -234,12 +263,18 @@ void add_exchange_command(CLI::App& app, Invocation& invocation) {
         "itself. Exit codes: 0 all run the new build; 1 some run the old one; 3 at least one\n"
         "failed after it had changed its owner. --dry-run: 1 if something speaks against it.\n"
         "\n"
+        "--all --mode partition starts a second godwitd on --target-cpus, beside the present\n"
+        "one; machines (all in the host's pool: run --memory SIZE,pool) move to it one by one by\n"
+        "pointers, then it takes over everything else. If one cannot move, or on Ctrl-C, all go\n"
+        "back. --to names the installation with the new godwitd and godwit-vmm.\n"
+        "\n"
         "Examples:\n"
         "  godwit exchange web1\n"
         "  godwit exchange web1 --to /opt/godwit/bin/godwit-vmm --json\n"
         "  godwit exchange --all --to /opt/godwit-2.0 --dry-run\n"
         "  godwit exchange --all --to /opt/godwit-2.0 --order smallest-first --concurrency 4\n"
         "  godwit exchange --all --mode suspend --to /opt/godwit-2.0\n"
+        "  godwit exchange --all --mode partition --target-cpus 2-3 --to /opt/godwit-2.0\n"
         "  godwit exchange --history web1");
     added->callback([command, &invocation] {
         invocation.action = [command, &invocation] {

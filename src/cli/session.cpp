@@ -2,6 +2,7 @@
 
 #include "cli/size_text.h"
 #include "cli/table.h"
+#include "sys/clock.h"
 #include "sys/terminal.h"
 
 #include <nlohmann/json.hpp>
@@ -16,6 +17,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int wait_ms = 1'000;
+/// One godwitd ends and another one takes its place.
+constexpr milliseconds change_time_max{60'000};
 
 volatile std::sig_atomic_t interrupts = 0;
 
@@ -137,6 +140,33 @@ Result<control::Json> follow(const Session& session,
     }
     show(operation);
     return operation;
+}
+
+Result<control::Json>
+follow_to_the_next_daemon(const Session& session,
+                          const DaemonClient& daemon,
+                          control::Json operation,
+                          const std::function<void(const control::Json&)>& show) {
+    const std::string path =
+        "/api/v1/operations/" + std::to_string(control::number_member(operation, "id"));
+    const sys::Moment give_up = sys::system_clock().now() + change_time_max;
+    Result<control::Json> ended = follow(session, daemon, std::move(operation), show);
+    // The first ends while it still answers some; then the next attempt waits for the second.
+    while (!ended.has_value() && sys::system_clock().now() < give_up &&
+           (ended.error().code() == ErrorCode::peer_closed ||
+            ended.error().code() == ErrorCode::cancelled)) {
+        const Result<DaemonClient> next = session.daemon();
+        Result<control::Json> known =
+            next.has_value() ? next->get(path) : Result<control::Json>(next.error());
+        ended =
+            known.has_value() ? follow(session, *next, std::move(*known), show) : std::move(known);
+    }
+    if (!ended.has_value() && ended.error().code() == ErrorCode::not_found) {
+        return Error(ErrorCode::not_found,
+                     "godwitd was replaced, but the one that serves now knows nothing of this "
+                     "exchange; see 'godwit ps' and 'godwit recover'");
+    }
+    return ended;
 }
 
 ExitCode exit_code_of_operation(const control::Json& operation) {

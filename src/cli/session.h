@@ -55,6 +55,13 @@ follow(const Session& session,
        const std::function<void(const control::Json& operation)>& show);
 
 /// The exit code of an ended operation: by the outcome in its report if there is one.
+/// The same for an operation that ends in another godwitd than it began in: goes on with the one
+/// that serves the run directory then.
+[[nodiscard]] Result<control::Json>
+follow_to_the_next_daemon(const Session& session,
+                          const DaemonClient& daemon,
+                          control::Json operation,
+                          const std::function<void(const control::Json&)>& show);
 [[nodiscard]] ExitCode exit_code_of_operation(const control::Json& operation);
 
 } // namespace godwit::cli

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "control/api.h"
+#include "control/host_heir.h"
 #include "control/http_server.h"
 #include "control/program_path.h"
 #include "control/supervisor.h"
@@ -44,8 +45,11 @@ Result<sys::FileLock> lock(const RunDirectory& run, sys::Fd inherited) {
 /// The parts of a running daemon, in the order they need each other.
 class Daemon {
   public:
-    Daemon(const DaemonOptions& options, RunDirectory run, std::unique_ptr<sys::EventLoop> loop)
-        : idle_limit_(options.exit_when_idle), run_(std::move(run)), loop_(std::move(loop)),
+    Daemon(const DaemonOptions& options,
+           const RunDirectory& run,
+           sys::EventLoop& loop,
+           const sys::FileLock& lock)
+        : idle_limit_(options.exit_when_idle), run_(run), loop_(&loop),
           events_(sys::system_clock()), operations_(*loop_, events_, metrics_, sys::system_clock()),
           supervisor_({.loop = *loop_,
                        .run = run_,
@@ -62,13 +66,22 @@ class Daemon {
                                replacement_ = {std::move(daemon), std::move(vmm)};
                                loop_->stop();
                            },
-                       .pool_bytes = options.pool_bytes}),
+                       .pool_bytes = options.pool_bytes,
+                       .succession = {.lock = &lock.fd(),
+                                      .arguments = options.kept_arguments,
+                                      .leave = [this] { loop_->stop(); }}}),
           api_(supervisor_,
                operations_,
                metrics_,
                {.build = {.version = std::string(version()), .build_id = std::string(build_id())},
                 .run_directory = run_.path(),
                 .pid = ::getpid()}) {}
+
+    /// Goes on where the godwitd before this one has left off.
+    void inherit(HostHeir::Inheritance inheritance) {
+        supervisor_.inherit_pool(std::move(inheritance.pool), inheritance.self);
+        supervisor_.conclude(inheritance.operation, *inheritance.report);
+    }
 
     [[nodiscard]] Status serve(const sys::EventFd& stop, sys::Fd& ready) {
         const sys::EventLoop::Handle stopping =
@@ -138,8 +151,8 @@ class Daemon {
     }
 
     std::chrono::seconds idle_limit_;
-    RunDirectory run_;
-    std::unique_ptr<sys::EventLoop> loop_;
+    const RunDirectory& run_;
+    sys::EventLoop* loop_;
     EventLog events_;
     Metrics metrics_;
     Operations operations_;
@@ -168,30 +181,43 @@ Error become(const Daemon::Replacement& next,
 }
 
 Status start_and_serve(DaemonOptions& options, const sys::EventFd& stop, sys::Fd& ready) {
-    RunDirectory run = GODWIT_TRY(RunDirectory::at(
+    const RunDirectory run = GODWIT_TRY(RunDirectory::at(
         options.run_directory.empty() ? RunDirectory::default_path() : options.run_directory));
     GODWIT_TRY(run.prepare());
     if (options.inherited_lock.valid()) {
         sys::reap_ended_children(); // Of the godwitd this process was before.
     }
-    const sys::FileLock held = GODWIT_TRY(lock(run, std::move(options.inherited_lock)));
-    std::optional<Daemon::Replacement> next;
-    {
-        std::unique_ptr<sys::EventLoop> loop = GODWIT_TRY(sys::EventLoop::create());
-        Daemon daemon(options, run, std::move(loop));
-        GODWIT_TRY(daemon.serve(stop, ready));
-        if (!daemon.replacement().daemon.empty()) {
-            next = daemon.replacement();
+    const std::unique_ptr<sys::EventLoop> loop = GODWIT_TRY(sys::EventLoop::create());
+    // Kept to the end: the VMMs it has started are this process's children.
+    std::unique_ptr<HostHeir> heir;
+    std::optional<HostHeir::Inheritance> inheritance;
+    if (options.join.valid()) {
+        heir = GODWIT_TRY(HostHeir::join(*loop, run, options.vmm_program, std::move(options.join)));
+        if (!GODWIT_TRY(heir->serve(stop))) {
+            return ok();
         }
+        inheritance = heir->take();
     }
-    if (!next.has_value()) {
+    const sys::FileLock held = inheritance.has_value()
+                                   ? std::move(inheritance->lock)
+                                   : GODWIT_TRY(lock(run, std::move(options.inherited_lock)));
+    Daemon::Replacement next;
+    {
+        Daemon daemon(options, run, *loop, held);
+        if (inheritance.has_value()) {
+            daemon.inherit(std::move(*inheritance));
+        }
+        GODWIT_TRY(daemon.serve(stop, ready));
+        next = daemon.replacement();
+    }
+    if (next.daemon.empty()) {
         return ok();
     }
-    Error failed = become(*next, options, run, held);
+    Error failed = become(next, options, run, held);
     // The machines have gone on without us; the old program serves them as well.
     log::error("godwitd_not_replaced", {{"reason", failed.to_string()}});
-    next->daemon = "/proc/self/exe";
-    return become(*next, options, run, held);
+    next.daemon = "/proc/self/exe";
+    return become(next, options, run, held);
 }
 
 } // namespace

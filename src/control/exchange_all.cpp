@@ -95,6 +95,14 @@ void ExchangeAll::planned(Result<ExchangePlan> plan) {
     // With a blocker somewhere and "stop on failure" nothing begins: the plan is there to be read.
     stopping_ = stopping_ || (request_.on_failure == Supervisor::OnFailure::stop &&
                               count(MachineOutcome::refused) > 0);
+    if (plan->mode == ExchangeMode::partition && !stopping_) {
+        divide();
+        return;
+    }
+    begin_machines();
+}
+
+void ExchangeAll::begin_machines() {
     step_ = Step::running;
     supervisor_.parts_.operations.set_phase(operation_, "exchange");
     pump();
@@ -128,10 +136,18 @@ void ExchangeAll::pump() {
     }
     const bool waiting = !stopping_ && count(MachineOutcome::waiting) > 0;
     if (!waiting && count(MachineOutcome::under_way) == 0) {
-        finish();
+        conclude();
         return;
     }
     supervisor_.parts_.operations.set_progress(operation_, progress_of(machines_));
+}
+
+void ExchangeAll::conclude() {
+    if (division_ != nullptr) {
+        leave_or_return();
+    } else {
+        finish();
+    }
 }
 
 void ExchangeAll::begin(MachineResult& machine) {
@@ -154,7 +170,8 @@ void ExchangeAll::end(MachineResult& machine, MachineOutcome outcome, const std:
     if (const auto begun = begun_at_.find(machine.machine); begun != begun_at_.end()) {
         machine.total_us = sys::microseconds_between(begun->second, supervisor_.parts_.clock.now());
     }
-    if (failed(outcome) && request_.on_failure == Supervisor::OnFailure::stop) {
+    if (failed(outcome) &&
+        (request_.on_failure == Supervisor::OnFailure::stop || division_ != nullptr)) {
         stopping_ = true;
     }
     tell(machine);
@@ -187,6 +204,11 @@ void ExchangeAll::phase_reached(const std::string& machine, const std::string& p
 }
 
 void ExchangeAll::exchange_ended(const std::string& machine, const Json& report) {
+    if (step_ == Step::returning && machine == returning_) {
+        const auto back = std::ranges::find(machines_, machine, &MachineResult::machine);
+        returned(*back, text_member(report, "outcome") == "done", text_member(report, "reason"));
+        return;
+    }
     MachineResult* const found = find_under_way(machine);
     if (found == nullptr) {
         return;
@@ -198,6 +220,9 @@ void ExchangeAll::exchange_ended(const std::string& machine, const Json& report)
         found->phase = "settle";
     } else {
         found->phase = text_member(report, "failed_step", found->phase);
+    }
+    if (division_ != nullptr) {
+        division_->exchange_ended(machine, outcome == MachineOutcome::done);
     }
     const std::string new_build = found->build_ids[1];
     end(*found, outcome, text_member(report, "reason"));
@@ -213,6 +238,11 @@ void ExchangeAll::machine_gone(const std::string& machine) {
 }
 
 Status ExchangeAll::cancel() {
+    if (step_ == Step::bequeathing || step_ == Step::returning) {
+        return Error(ErrorCode::conflict,
+                     step_ == Step::returning ? "everything is on its way back already"
+                                              : "the new godwitd is taking the rest over");
+    }
     stopping_ = true;
     summary_.cancelled = true;
     for (const MachineResult& machine : machines_) {
@@ -254,8 +284,7 @@ std::string text_of(std::span<const MachineResult> machines) {
 
 } // namespace
 
-void ExchangeAll::finish() {
-    step_ = Step::over;
+Json ExchangeAll::make_report() {
     for (MachineResult& machine : machines_) {
         if (machine.outcome == MachineOutcome::waiting) {
             machine.outcome = MachineOutcome::not_tried;
@@ -265,6 +294,15 @@ void ExchangeAll::finish() {
     summary_.total_us = sys::microseconds_between(started_at_, supervisor_.parts_.clock.now());
     Json report = total_report(summary_, machines_);
     report["finished"] = time_text(supervisor_.parts_.clock.unix_nanoseconds());
+    if (division_ != nullptr) {
+        report["partition"] = division_->facts();
+    }
+    return report;
+}
+
+void ExchangeAll::finish() {
+    step_ = Step::over;
+    const Json report = make_report();
     const std::shared_ptr<ExchangeAll> keep = shared_from_this();
     supervisor_.all_.reset();
     // Each machine's report stands there already.
@@ -272,14 +310,15 @@ void ExchangeAll::finish() {
     short_report.erase("machines");
     supervisor_.history_.append(short_report);
     supervisor_.parts_.events.append("exchanged_all", "", {{"report", short_report}});
-    if (text_member(report, "outcome") == "done") {
+    if (text_member(report, "outcome") == "done" && !gave_up_.has_value()) {
         supervisor_.parts_.operations.succeed(operation_, report);
         return;
     }
     const ErrorCode code = summary_.cancelled ? ErrorCode::cancelled : ErrorCode::conflict;
+    const std::string why = gave_up_.has_value() ? gave_up_->to_string() + "; " : std::string();
     supervisor_.parts_.operations.fail(
         operation_,
-        Error(code, (summary_.cancelled ? "cancelled: " : "") + text_of(machines_)),
+        Error(code, (summary_.cancelled ? "cancelled: " : "") + why + text_of(machines_)),
         report);
 }
 

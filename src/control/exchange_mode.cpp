@@ -12,7 +12,7 @@ namespace {
 constexpr std::array<ExchangeModeEntry, 3> modes{{
     {.mode = ExchangeMode::hot_restart, .name = "hot-restart", .reach = ExchangeReach::machine},
     {.mode = ExchangeMode::suspend, .name = "suspend", .reach = ExchangeReach::whole_host},
-    {.mode = ExchangeMode::partition, .name = "partition", .reach = ExchangeReach::absent},
+    {.mode = ExchangeMode::partition, .name = "partition", .reach = ExchangeReach::all_machines},
 }};
 
 const ExchangeModeEntry& entry_of(ExchangeMode mode) noexcept {
@@ -52,9 +52,10 @@ Status check_built(ExchangeMode mode) {
                      "' is not built into this version");
 }
 
-Status check_per_machine(ExchangeMode mode) {
+Status check_reach(ExchangeMode mode, ExchangeReach asked) {
     GODWIT_TRY(check_built(mode));
-    if (entry_of(mode).reach == ExchangeReach::machine) {
+    const ExchangeReach reach = entry_of(mode).reach;
+    if (reach == ExchangeReach::machine || reach == asked) {
         return ok();
     }
     return Error(ErrorCode::invalid_argument,

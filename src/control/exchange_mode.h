@@ -21,7 +21,8 @@ enum class ExchangeMode : std::uint8_t {
 enum class ExchangeReach : std::uint8_t {
     absent,     ///< This version knows the name and cannot do it.
     machine,    ///< Each machine has an exchange of its own.
-    whole_host, ///< One run with a request of its own replaces programs of the host.
+    all_machines, ///< Only as an exchange of all machines.
+    whole_host,   ///< One run with a request of its own replaces programs of the host.
 };
 
 struct ExchangeModeEntry {
@@ -35,7 +36,7 @@ struct ExchangeModeEntry {
 [[nodiscard]] Result<ExchangeMode> exchange_mode_named(std::string_view name);
 /// unsupported if this version cannot do it.
 [[nodiscard]] Status check_built(ExchangeMode mode);
-/// Likewise, and invalid_argument if its request is another one.
-[[nodiscard]] Status check_per_machine(ExchangeMode mode);
+/// Likewise, and invalid_argument if a request for `asked` is not how it is reached.
+[[nodiscard]] Status check_reach(ExchangeMode mode, ExchangeReach asked);
 
 } // namespace godwit::control

@@ -12,6 +12,7 @@ using std::chrono::milliseconds;
 
 constexpr std::size_t path_bytes_max = 4096;
 constexpr std::size_t name_bytes_max = 64;
+constexpr std::size_t cpu_list_bytes_max = 4096;
 constexpr std::uint64_t deadline_ms_max = 600'000;
 
 /// The members every exchange has.
@@ -47,6 +48,7 @@ Result<Supervisor::ExchangeAllRequest> read_exchange_all_request(const Json& bod
     const auto order = GODWIT_TRY(object.text("order", name_bytes_max));
     const auto concurrency =
         GODWIT_TRY(object.number("concurrency", {.min = 1, .max = concurrency_max}));
+    request.target_cpus = GODWIT_TRY(object.text("target_cpus", cpu_list_bytes_max)).value_or("");
     const bool keep_going = GODWIT_TRY(object.flag("keep_going", false));
     const bool again = GODWIT_TRY(object.flag("again", false));
     if (order.has_value()) {

@@ -2,6 +2,7 @@
 
 #include "base/fault_point.h"
 #include "base/log.h"
+#include "control/host_division.h"
 #include "sys/unix_socket.h"
 
 #include <nlohmann/json.hpp>
@@ -53,6 +54,10 @@ Status ExchangeRun::launch() {
     }
     epoch_ = record_->read().epoch;
     auto [successor_end, source_end] = GODWIT_TRY(sys::MessageSocket::pair());
+    source_end_ = std::move(source_end).take();
+    if (request_.mode == ExchangeMode::partition) {
+        return launch_elsewhere(std::move(successor_end).take());
+    }
     const VmmLaunch options{.program = request_.program,
                             .machine = machine_,
                             .source = {},
@@ -72,8 +77,40 @@ Status ExchangeRun::launch() {
     }
     successor_ = std::move(*successor);
     entry.others.push_back(successor_);
-    source_end_ = std::move(source_end).take();
     return ok();
+}
+
+/// The new instance of a divided host starts the successor on its part.
+Status ExchangeRun::launch_elsewhere(sys::Fd successor_end) {
+    HostDivision* const division = supervisor_.division();
+    if (division == nullptr) {
+        return Error(ErrorCode::conflict, "no second hypervisor instance runs on this host");
+    }
+    const std::weak_ptr<ExchangeRun> weak = weak_from_this();
+    division->launch(
+        machine_,
+        std::move(successor_end),
+        Reply<std::shared_ptr<VmmInstance>>([weak](Result<std::shared_ptr<VmmInstance>> launched) {
+            if (const auto self = weak.lock()) {
+                self->launched_elsewhere(std::move(launched));
+            }
+        }));
+    return ok();
+}
+
+void ExchangeRun::launched_elsewhere(Result<std::shared_ptr<VmmInstance>> launched) {
+    MachineEntry* const entry = supervisor_.find(machine_);
+    if (step_ != Step::launching || entry == nullptr || !launched.has_value()) {
+        if (launched.has_value()) {
+            (*launched)->kill("its exchange was given up");
+        } else if (step_ == Step::launching) {
+            roll_back(launched.error(), Side::destination);
+        }
+        return;
+    }
+    successor_ = std::move(*launched);
+    entry->others.push_back(successor_);
+    successor_ready(ok());
 }
 
 void ExchangeRun::successor_ready(const Status& outcome) {
@@ -231,7 +268,7 @@ void ExchangeRun::committed(Json report) {
     std::erase(entry->others, successor_);
     std::erase(entry->others, source_);
     entry->owner = successor_;
-    entry->adopted = false;
+    entry->adopted = request_.mode == ExchangeMode::partition; // Then it is no child of ours.
     entry->end.reset();
     entry->program = request_.program;
     entry->recovery_timer.reset();

@@ -41,6 +41,8 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     enum class Side : std::uint8_t { source, destination };
 
     [[nodiscard]] Status launch();
+    [[nodiscard]] Status launch_elsewhere(sys::Fd successor_end);
+    void launched_elsewhere(Result<std::shared_ptr<VmmInstance>> launched);
     void successor_ready(const Status& outcome);
     void answered(Result<Json> answer);
     void resolve(const Error& why);

@@ -8,6 +8,11 @@
 
 namespace godwit::control {
 
+namespace {
+/// Over every revision an operation reaches in one godwitd.
+constexpr std::uint64_t resumed_revision = 1'000'000;
+} // namespace
+
 struct Operations::Operation {
     std::uint64_t id = 0;
     std::string kind;
@@ -70,6 +75,16 @@ Operations::begin(std::string_view kind, std::string_view machine, CancelAction 
     events_.append(
         "operation", machine, {{"operation", last_id_}, {"kind", kind}, {"state", "running"}});
     return last_id_;
+}
+
+void Operations::resume(std::uint64_t id, std::string_view kind) {
+    last_id_ = std::max(last_id_, id);
+    Operation& made = operations_[id];
+    made.id = id;
+    made.kind = kind;
+    // What waits for it saw other revisions of it.
+    made.revision = resumed_revision;
+    made.started_ns = static_cast<std::int64_t>(id) * 1000; // As begin() chooses ids.
 }
 
 void Operations::set_phase(std::uint64_t id, std::string_view phase) {

@@ -40,6 +40,8 @@ class Operations {
     /// Starts one. `cancel` may be empty: then it cannot be cancelled.
     [[nodiscard]] std::uint64_t
     begin(std::string_view kind, std::string_view machine, CancelAction cancel);
+    /// Goes on with one that another godwitd has begun; it cannot be cancelled.
+    void resume(std::uint64_t id, std::string_view kind);
     void set_phase(std::uint64_t id, std::string_view phase);
     /// How far its parts are, for people who watch; goes when it ends.
     void set_progress(std::uint64_t id, const Json& progress);

@@ -1,5 +1,7 @@
 #include "control/plan_run.h"
 
+#include "control/host_division.h"
+
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -27,6 +29,11 @@ void PlanRun::start() {
                             ? default_concurrency(std::thread::hardware_concurrency())
                             : request_.concurrency;
     plan_.program = request_.exchange.program;
+    if (plan_.mode == ExchangeMode::partition) {
+        plan_.concurrency = 1; // One by one (requirement MP-4).
+        const auto division = supervisor_.division_of(request_);
+        plan_.trouble = division.has_value() ? std::string() : division.error().to_string();
+    }
     const std::weak_ptr<PlanRun> weak = weak_from_this();
     Reply<std::string> reply([weak](const Result<std::string>& text) {
         if (const auto self = weak.lock()) {
@@ -59,6 +66,10 @@ void PlanRun::probed(const Result<std::string>& text) {
         machine.machine = {.name = name, .memory_bytes = entry->document.memory_bytes};
         machine.state = entry->state();
         machine.expected = supervisor_.blackouts().expected(name, name_of(plan_.mode));
+        if (plan_.mode == ExchangeMode::partition && !entry->document.in_pool) {
+            machine.blockers.emplace_back("its memory is not in the host's pool and cannot move by "
+                                          "pointers: it must be started with --memory SIZE,pool");
+        }
         plan_.machines.push_back(std::move(machine));
     }
     // One more than there are machines, so that the last answer cannot come before all are asked.
@@ -114,7 +125,9 @@ void PlanRun::finish() {
         if (!plan_.trouble.empty()) {
             machine.blockers.insert(machine.blockers.begin(), plan_.trouble);
         }
-        const bool current = !plan_.build_id.empty() && machine.build_id == plan_.build_id;
+        // Another instance takes every machine, whatever build it runs.
+        const bool current = !plan_.build_id.empty() && machine.build_id == plan_.build_id &&
+                             plan_.mode != ExchangeMode::partition;
         if (machine.state == "paused") {
             machine.expected.reset(); // It stands still anyway.
         }

@@ -38,4 +38,13 @@ Result<std::string> vmm_program_at(const std::string& path) {
     return program.string();
 }
 
+Result<std::string> daemon_program_beside(const std::string& vmm_program) {
+    const std::string program =
+        (std::filesystem::path(vmm_program).parent_path() / "godwitd").string();
+    if (::access(program.c_str(), X_OK) != 0) {
+        return Error::from_errno(errno, "use '" + program + "' as the new godwitd");
+    }
+    return program;
+}
+
 } // namespace godwit::control

@@ -16,4 +16,7 @@ namespace godwit::control {
 /// ("PREFIX/bin/godwit-vmm", else "PREFIX/godwit-vmm"). It can be executed.
 [[nodiscard]] Result<std::string> vmm_program_at(const std::string& path);
 
+/// The godwitd of the same installation: beside that godwit-vmm.
+[[nodiscard]] Result<std::string> daemon_program_beside(const std::string& vmm_program);
+
 } // namespace godwit::control

@@ -28,13 +28,22 @@
 namespace godwit::control {
 
 class BlackoutHistory;
+class HostDivision;
 class ExchangeAll;
 class ExchangeRun;
 class PlanRun;
+struct DivisionRequest;
 class RecoverRun;
 struct ExchangePlan;
 class SuspendRun;
 class Suspension;
+
+/// What another godwitd needs that takes the run directory over from this one.
+struct Succession {
+    const sys::Fd* lock = nullptr;      ///< Of the run directory.
+    std::vector<std::string> arguments; ///< Flags it is started with as well.
+    std::function<void()> leave;        ///< This godwitd ends.
+};
 
 /// What the supervisor works with; all of it outlives it.
 struct SupervisorParts {
@@ -50,6 +59,7 @@ struct SupervisorParts {
     /// of everything.
     std::function<void(std::string daemon, std::string vmm)> replace;
     std::optional<std::uint64_t> pool_bytes{}; ///< As HostPool takes it.
+    Succession succession{};
 };
 
 class Supervisor final : public VmmWatcher {
@@ -94,6 +104,7 @@ class Supervisor final : public VmmWatcher {
         std::string machine; ///< Of a plan: only this one; empty: all.
         ExchangeOrder order = ExchangeOrder::name;
         unsigned concurrency = 0; ///< 0: default_concurrency().
+        std::string target_cpus;  ///< Of mode partition: for the new instance, as "2-3".
         OnFailure on_failure = OnFailure::stop;
         CurrentBuild current = CurrentBuild::leave;
     };
@@ -132,6 +143,11 @@ class Supervisor final : public VmmWatcher {
     void
     ask(const std::string& name, std::string_view method, const Json& params, Reply<Json> reply);
 
+    /// The pool of an exchange between partitions that this godwitd has come out of.
+    void inherit_pool(memory::Pool pool, memory::PoolOwner self);
+    /// Writes the report of such an exchange down and ends its operation with it.
+    void conclude(std::uint64_t operation, const Json& report);
+
     /// Lets go of all machines, which run on; whoever waits for them gets "cancelled".
     void let_go();
     [[nodiscard]] std::size_t machine_count() const noexcept { return machines_.size(); }
@@ -144,6 +160,7 @@ class Supervisor final : public VmmWatcher {
   private:
     friend class ExchangeAll;
     friend class ExchangeRun;
+    friend class HostDivision;
     friend class PlanRun;
     friend class RecoverRun;
     friend class SuspendRun;
@@ -177,8 +194,12 @@ class Supervisor final : public VmmWatcher {
     void force_stop(MachineEntry& entry);
 
     // All machines at once (supervisor_fleet.cpp).
+    /// The second instance that an exchange of all machines has started, or null.
+    [[nodiscard]] HostDivision* division() const;
     /// Turns what was asked for into the path of a program that can be executed.
     [[nodiscard]] Status choose_program(std::string& program) const;
+    /// How the host would be divided, checked; the programs are those of the new installation.
+    [[nodiscard]] Result<DivisionRequest> division_of(const ExchangeAllRequest& request) const;
     void make_plan(const ExchangeAllRequest& request, Reply<ExchangePlan> reply);
     [[nodiscard]] BlackoutHistory& blackouts();
     /// Completes the report of an exchange, writes it down and tells whoever counts.

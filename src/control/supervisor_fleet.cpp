@@ -1,13 +1,18 @@
 /// What concerns all machines of the host at once: plans, exchanging them all, what is remembered
 /// of past exchanges.
 
+#include "base/log.h"
 #include "control/exchange_all.h"
+#include "control/host_division.h"
 #include "control/plan_run.h"
 #include "control/program_path.h"
 #include "control/supervisor.h"
 #include "handover/phase.h"
 
 #include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include <algorithm>
 
 namespace godwit::control {
 
@@ -72,7 +77,7 @@ void Supervisor::exchange_ended(const std::string& machine, Json& report, Exchan
 }
 
 Result<std::uint64_t> Supervisor::exchange_all(ExchangeAllRequest request) {
-    GODWIT_TRY(check_per_machine(request.exchange.mode));
+    GODWIT_TRY(check_reach(request.exchange.mode, ExchangeReach::all_machines));
     GODWIT_TRY(choose_program(request.exchange.program));
     if (all_ != nullptr || suspend_ != nullptr || suspension_ != nullptr) {
         return Error(
@@ -89,6 +94,46 @@ Result<std::uint64_t> Supervisor::exchange_all(ExchangeAllRequest request) {
         });
     made->start(operation);
     return operation;
+}
+
+HostDivision* Supervisor::division() const {
+    return all_ == nullptr ? nullptr : all_->division();
+}
+
+Result<DivisionRequest> Supervisor::division_of(const ExchangeAllRequest& request) const {
+    namespace partition = exchange::partition;
+    DivisionRequest division{.vmm_program = request.exchange.program};
+    division.daemon_program = GODWIT_TRY(daemon_program_beside(request.exchange.program));
+    division.target_cpus = GODWIT_TRY(
+        partition::parse_cpu_set(request.target_cpus).with_context("request: /target_cpus"));
+    const partition::CpuSet host = GODWIT_TRY(partition::allowed_cpus(::getpid()));
+    if (division.target_cpus.empty() || division.target_cpus.size() >= host.size() ||
+        !std::ranges::includes(host, division.target_cpus)) {
+        return Error(ErrorCode::invalid_argument,
+                     "the CPUs '" + partition::to_string(division.target_cpus) +
+                         "' cannot be given to a second instance: name some, not all, of this "
+                         "host's " +
+                         partition::to_string(host) + " with --target-cpus");
+    }
+    if (parts_.pool_bytes == 0) {
+        return Error(ErrorCode::unsupported,
+                     "this host has no memory pool (godwitd --pool 0), so nothing can move by "
+                     "pointers");
+    }
+    return division;
+}
+
+void Supervisor::conclude(std::uint64_t operation, const Json& report) {
+    if (!report.is_object()) {
+        log::warn("exchange_without_report", {{"operation", operation}});
+        return;
+    }
+    parts_.operations.resume(operation, "exchange-all");
+    Json short_report = report; // Each machine's report stands there already.
+    short_report.erase("machines");
+    history_.append(short_report);
+    parts_.events.append("exchanged_all", "", {{"report", short_report}});
+    parts_.operations.succeed(operation, report);
 }
 
 void Supervisor::make_plan(const ExchangeAllRequest& request, Reply<ExchangePlan> reply) {

@@ -96,4 +96,8 @@ void Supervisor::find_pool(const MachineEntry& entry, VmmInstance& vmm) {
     }));
 }
 
+void Supervisor::inherit_pool(memory::Pool pool, memory::PoolOwner self) {
+    pool_.take_over(std::move(pool), self);
+}
+
 } // namespace godwit::control

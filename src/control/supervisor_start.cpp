@@ -69,6 +69,11 @@ Result<std::uint64_t> Supervisor::begin_start(std::string_view kind,
         return Error(ErrorCode::already_exists,
                      "there is a machine '" + name + "' already; stop it or choose another name");
     }
+    if (division() != nullptr) {
+        return Error(ErrorCode::busy,
+                     "the host is being handed over to a new godwitd: try again when 'godwit "
+                     "exchange' has ended");
+    }
     if (machines_.size() >= machines_max) {
         return Error(ErrorCode::resource_exhausted,
                      "this host has " + std::to_string(machines_max) + " machines, the limit");

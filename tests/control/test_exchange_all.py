@@ -65,7 +65,7 @@ class ExchangeAll(HostTest):
 
     def test_modes_that_are_not_built_and_wrong_values_are_told(self):
         for path in ("exchange", "exchange/plan"):
-            status, answer = self.ask("PUT", f"/api/v1/{path}", {"mode": "partition"})
+            status, answer = self.ask("PUT", f"/api/v1/{path}", {"mode": "suspend"})
             self.assertEqual((status, answer["error"]["code"]), (501, "unsupported"))
             self.assertIn("not built into this version", answer["error"]["message"])
             for body in ({"mode": "magic"}, {"order": "random"}, {"concurrency": 0}, {"concurrency": 65},

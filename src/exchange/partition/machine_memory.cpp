@@ -12,10 +12,10 @@ Result<std::unique_ptr<MachineMemory>> MachineMemory::create(OfferedMachine offe
     const News offer{.type = MessageType::offer, .subject = offered.slot, .value = offered.epoch};
     std::unique_ptr<MachineMemory> made(
         new MachineMemory(std::move(pool), std::move(region), offer, clock));
-    made->mover_ = GODWIT_TRY(ProgramMover::create({.pool = made->pool_,
-                                                    .region = made->region_,
-                                                    .clock = made->clock_,
-                                                    .self = Side::new_instance}));
+    made->mover_.emplace(GODWIT_TRY(ProgramMover::create({.pool = made->pool_,
+                                                          .region = made->region_,
+                                                          .clock = made->clock_,
+                                                          .self = Side::new_instance})));
     return made;
 }
 

@@ -236,7 +236,8 @@ TEST(ExtentTable, every_sample_has_one_owner_per_frame_and_the_log_proves_it) {
                 }
             }
         });
-        {
+        // On a busy host one may be through, with nothing left of its own, before the other begins.
+        for (int round = 0; round < 100 && first.done() + second.done() <= 100; ++round) {
             const std::jthread peer([&] { second.run(2000); });
             first.run(2000);
         }
