@@ -93,6 +93,7 @@ void Supervisor::find_pool(const MachineEntry& entry, VmmInstance& vmm) {
         if (!found.has_value()) {
             log::warn("pool_not_found", {{"machine", name}, {"reason", found.error().to_string()}});
         }
+        check_settled();
     }));
 }
 

@@ -260,7 +260,8 @@ void Supervisor::check_settled() {
                    return !vmm->status().has_value() && vmm->trouble() == "not connected yet";
                });
     });
-    if (!waiting) {
+    const bool pool_missing = pool_.pool() == nullptr && !pool_machines().empty();
+    if (!waiting && !pool_missing) {
         settle_timer_.reset();
         settled_(ok());
     }
