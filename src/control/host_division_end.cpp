@@ -138,6 +138,7 @@ Status HostDivision::take_everything_back() {
         return ok();
     }
     memory::Pool& pool = *supervisor_.pool_.pool();
+    old_->heir_ended();
     partition::Legacy legacy = GODWIT_TRY(old_->reclaim());
     GODWIT_TRY(partition::scrub_memory(pool, legacy));
     GODWIT_TRY(pool.table().unregister_owner(old_->mover().peer_owner()));

@@ -117,6 +117,13 @@ Status OldInstance::estate_refused(std::uint64_t generation) {
     return ok();
 }
 
+void OldInstance::heir_ended() noexcept {
+    if (stage_ == OldStage::sealed) {
+        mover_.parts().region.unseal_estate();
+        stage_ = OldStage::draining;
+    }
+}
+
 Status OldInstance::abort() {
     if (stage_ != OldStage::serving) {
         stage_ = GODWIT_TRY(next(stage_, OldEvent::abort));

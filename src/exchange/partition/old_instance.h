@@ -43,6 +43,9 @@ class OldInstance {
     [[nodiscard]] Status seal();
     /// The new instance does not accept generation `generation`: back to draining.
     [[nodiscard]] Status estate_refused(std::uint64_t generation);
+    /// The new instance has provably ended while this one still lives: nobody can accept what is
+    /// sealed, so it is not. It claims nothing before our end, so nothing is lost to it.
+    void heir_ended() noexcept;
     /// Gives the exchange up before the seal: open offers are taken back, and the new instance is
     /// asked to give back what it has (or ended, and then reclaim()).
     [[nodiscard]] Status abort();
