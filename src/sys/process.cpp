@@ -1,5 +1,7 @@
 #include "sys/process.h"
 
+#include "sys/spawn_child.h"
+
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -27,16 +29,16 @@ std::chrono::nanoseconds process_cpu_time() noexcept {
     return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
 }
 
-namespace {
-
-/// Runs in the child between fork and exec: system calls only. Returns an errno if it comes back.
-int enter_program(const SpawnOptions& options, char* const* argv) {
+int arrange_child(const SpawnOptions& options) noexcept {
     if (options.new_session) {
         ::setsid();
     }
     sigset_t none;
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    if (options.standard_input != nullptr && ::dup2(options.standard_input->raw(), 0) < 0) {
+        return errno;
+    }
     if (options.standard_error != nullptr && (::dup2(options.standard_error->raw(), 1) < 0 ||
                                               ::dup2(options.standard_error->raw(), 2) < 0)) {
         return errno;
@@ -56,34 +58,35 @@ int enter_program(const SpawnOptions& options, char* const* argv) {
         }
         ::close(temporary);
     }
+    return 0;
+}
+
+ChildArguments::ChildArguments(const SpawnOptions& options) {
+    texts_.reserve(options.arguments.size() + 1); // The pointers stay good.
+    texts_.push_back(options.program);
+    texts_.insert(texts_.end(), options.arguments.begin(), options.arguments.end());
+    for (std::string& text : texts_) {
+        pointers_.push_back(text.data());
+    }
+    pointers_.push_back(nullptr);
+}
+
+namespace {
+
+/// Runs in the child between fork and exec: system calls only. Returns an errno if it comes back.
+int enter_program(const SpawnOptions& options, char* const* argv) {
+    if (const int failed = arrange_child(options); failed != 0) {
+        return failed;
+    }
     ::execv(options.program.c_str(), argv);
     return errno;
 }
 
 } // namespace
 
-namespace {
-
-/// The texts of argv with the pointers execv(2) wants.
-struct Arguments {
-    explicit Arguments(const SpawnOptions& options)
-        : name(options.program), copies(options.arguments) {
-        pointers.push_back(name.data());
-        for (std::string& argument : copies) {
-            pointers.push_back(argument.data());
-        }
-        pointers.push_back(nullptr);
-    }
-    std::string name;
-    std::vector<std::string> copies;
-    std::vector<char*> pointers;
-};
-
-} // namespace
-
 Error become(const SpawnOptions& options) {
-    Arguments arguments(options);
-    const int reason = enter_program(options, arguments.pointers.data());
+    const ChildArguments arguments(options);
+    const int reason = enter_program(options, arguments.argv());
     return Error::from_errno(reason, "become '" + options.program + "'");
 }
 
@@ -93,8 +96,7 @@ void reap_ended_children() noexcept {
 }
 
 Result<Process> Process::spawn(const SpawnOptions& options) {
-    Arguments arguments(options);
-
+    const ChildArguments arguments(options);
     // The pipe closes on a successful exec; otherwise it carries the errno.
     int pipe_raw[2] = {-1, -1};
     if (::pipe2(pipe_raw, O_CLOEXEC) != 0) {
@@ -107,7 +109,7 @@ Result<Process> Process::spawn(const SpawnOptions& options) {
         return Error::from_errno(errno, "fork");
     }
     if (pid == 0) {
-        const int reason = enter_program(options, arguments.pointers.data());
+        const int reason = enter_program(options, arguments.argv());
         [[maybe_unused]] const ssize_t n = ::write(write_end.raw(), &reason, sizeof(reason));
         ::_exit(127);
     }

@@ -22,6 +22,7 @@ struct SpawnOptions {
     std::string program;                ///< A path; PATH is not searched.
     std::vector<std::string> arguments; ///< Without argv[0].
     std::vector<PassedFd> fds;
+    const Fd* standard_input = nullptr; ///< Inherited if null.
     const Fd* standard_error = nullptr; ///< Where stdout and stderr go; inherited if null.
     bool new_session = true;            ///< setsid(): the child outlives this process's terminal.
 };

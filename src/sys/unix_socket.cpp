@@ -181,8 +181,10 @@ Result<std::uint64_t> inode_of(const std::string& path) {
 
 } // namespace
 
-Result<Listener> Listener::create(const std::string& path, SocketKind kind, unsigned mode) {
-    const std::string temporary = path + "." + std::to_string(::getpid());
+namespace {
+
+/// Bound under a name nobody knows. Whoever fails after it removes that name.
+Result<Fd> bind_at(const std::string& temporary, const std::string& path, SocketKind kind) {
     const sockaddr_un address = GODWIT_TRY(address_of(temporary));
     const int type = kind == SocketKind::messages ? SOCK_SEQPACKET : SOCK_STREAM;
     Fd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -193,7 +195,18 @@ Result<Listener> Listener::create(const std::string& path, SocketKind kind, unsi
     if (::bind(fd.raw(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
         return Error::from_errno(errno, "bind a socket to '" + path + "'");
     }
-    if (::chmod(temporary.c_str(), mode) != 0 || ::listen(fd.raw(), 64) != 0 ||
+    return fd;
+}
+
+constexpr int listen_backlog = 64;
+
+} // namespace
+
+Result<Listener> Listener::create(const std::string& path, SocketKind kind, unsigned mode) {
+    const std::string temporary = path + "." + std::to_string(::getpid());
+    Fd fd = GODWIT_TRY(bind_at(temporary, path, kind));
+    // It listens before anybody can find it.
+    if (::chmod(temporary.c_str(), mode) != 0 || ::listen(fd.raw(), listen_backlog) != 0 ||
         ::rename(temporary.c_str(), path.c_str()) != 0) {
         const int os_errno = errno;
         ::unlink(temporary.c_str());
@@ -201,6 +214,25 @@ Result<Listener> Listener::create(const std::string& path, SocketKind kind, unsi
     }
     const std::uint64_t inode = GODWIT_TRY(inode_of(path));
     return Listener(std::move(fd), path, inode);
+}
+
+Result<Fd> Listener::bind(const std::string& path, SocketKind kind, unsigned mode) {
+    const std::string temporary = path + "." + std::to_string(::getpid());
+    Fd fd = GODWIT_TRY(bind_at(temporary, path, kind));
+    if (::chmod(temporary.c_str(), mode) != 0 || ::rename(temporary.c_str(), path.c_str()) != 0) {
+        const int os_errno = errno;
+        ::unlink(temporary.c_str());
+        return Error::from_errno(os_errno, "bind a socket to '" + path + "'");
+    }
+    return fd;
+}
+
+Result<Listener> Listener::listen(Fd bound, const std::string& path) {
+    if (::listen(bound.raw(), listen_backlog) != 0) {
+        return Error::from_errno(errno, "listen on '" + path + "'");
+    }
+    // Zero is no inode: the path may not be ours to see, and is then not ours to remove.
+    return Listener(std::move(bound), path, inode_of(path).value_or(0));
 }
 
 Listener::Listener(Listener&& other) noexcept

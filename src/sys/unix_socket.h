@@ -64,6 +64,12 @@ class Listener {
     /// socket is non-blocking and readable by `mode` (octal).
     [[nodiscard]] static Result<Listener>
     create(const std::string& path, SocketKind kind, unsigned mode = 0600);
+    /// Only the first half: bound at `path`, nobody is let in yet. For a process that may not bind
+    /// there itself and goes on with listen(), so that the kernel names it to whoever connects.
+    [[nodiscard]] static Result<Fd>
+    bind(const std::string& path, SocketKind kind, unsigned mode = 0600);
+    /// The second half, of a socket that was bound to `path` elsewhere.
+    [[nodiscard]] static Result<Listener> listen(Fd bound, const std::string& path);
     Listener(Listener&&) noexcept;
     Listener& operator=(Listener&&) noexcept;
     Listener(const Listener&) = delete;
