@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "sys/prefault.h"
+#include "sys/refusal.h"
 #include "vmm/plan.h"
 #include "vmm/service.h"
 
@@ -49,6 +50,9 @@ int main(int argc, char** argv) {
     app.add_option(
         "--ready-fd", options.ready_fd, "Descriptor told in one JSON line how the start went");
     app.add_option("--log-level", level, "debug, info, warn or error");
+    app.add_option("--control-fd",
+                   options.control_fd,
+                   "The bound control socket of a process that is confined until it is let out");
     auto* source = app.add_option_group("source", "Where the machine comes from");
     source->add_option("--spec", options.spec_path, "Machine document of a new machine");
     source->add_option("--restore", options.restore_directory, "Directory of a snapshot");
@@ -79,6 +83,9 @@ int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     // A file that may not grow is a failed write, of a snapshot or of the guest, not our end.
     std::signal(SIGXFSZ, SIG_IGN);
+    if (options.control_fd >= 0) {
+        godwit::sys::note_faults();
+    }
     godwit::log::configure("godwit-vmm " + options.machine, godwit::log::level_named(level));
     return serve(std::move(options));
 }

@@ -63,6 +63,7 @@ int main(int argc, char** argv) {
     std::int64_t idle_seconds = 0;
     Inherited inherited;
     std::string level = "info";
+    std::string partition = "prefer";
     CLI::App app(
         "The host daemon of Godwit: supervises the virtual machines of this host and serves the "
         "API. Runs in the foreground until SIGTERM; machines run on without it.",
@@ -78,6 +79,11 @@ int main(int argc, char** argv) {
                    idle_seconds,
                    "End after so many seconds without machines and requests; 0: never")
         ->check(CLI::Range(0, 86'400));
+    app.add_option("--service-partition",
+                   partition,
+                   "Whether a new VMM waits in namespaces of its own until it has taken the "
+                   "machine: require, prefer (where the host lets it) or off")
+        ->envname("GODWIT_SERVICE_PARTITION");
     app.add_option(
         "--ready-fd", inherited.ready, "Descriptor told in one JSON line when the API is up");
     app.add_option("--lock-fd",
@@ -96,6 +102,12 @@ int main(int argc, char** argv) {
     app.add_flag("--foreground", foreground, "Stay in the foreground; it always does");
     CLI11_PARSE(app, argc, argv);
 
+    const auto policy = godwit::control::partition_policy_named(partition);
+    if (!policy.has_value()) {
+        std::fprintf(stderr, "godwitd: %s\n", policy.error().to_string().c_str());
+        return 2;
+    }
+    options.partition = *policy;
     options.exit_when_idle = std::chrono::seconds(idle_seconds);
     options.kept_arguments = {
         "--exit-when-idle", std::to_string(idle_seconds), "--log-level", level};

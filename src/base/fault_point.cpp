@@ -21,15 +21,21 @@ const std::string& wanted_fault() {
 
 } // namespace
 
-void fault_point(std::string_view name) noexcept {
+std::string_view fault_action(std::string_view name) noexcept {
     const std::string& wanted = wanted_fault();
     if (wanted.empty() || !wanted.starts_with(name) || wanted.size() <= name.size() ||
         wanted[name.size()] != ':') {
-        return;
+        return {};
     }
-    const std::string_view action = std::string_view(wanted).substr(name.size() + 1);
+    return std::string_view(wanted).substr(name.size() + 1);
+}
+
+void fault_point(std::string_view name) noexcept {
+    const std::string_view action = fault_action(name);
     if (action == "kill") {
         ::kill(::getpid(), SIGKILL);
+        // The first process of a process namespace does not die by a signal of its own.
+        ::_exit(128 + SIGKILL);
     } else if (action == "abort") {
         std::abort();
     } else if (action == "hang") {

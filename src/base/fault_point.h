@@ -10,6 +10,9 @@
 
 namespace godwit {
 
+/// What the environment asks for at this name; empty if nothing. For faults other than an end.
+[[nodiscard]] std::string_view fault_action(std::string_view name) noexcept;
+
 /// Dies by SIGKILL, stops for ever or aborts here if the environment asks for this name.
 void fault_point(std::string_view name) noexcept;
 

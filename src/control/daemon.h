@@ -4,6 +4,7 @@
 /// stop or idle for long enough. Machines run on after it.
 
 #include "base/result.h"
+#include "control/service_partition.h"
 #include "sys/fd.h"
 
 #include <chrono>
@@ -17,6 +18,7 @@ namespace godwit::control {
 struct DaemonOptions {
     std::string run_directory; ///< Empty: RunDirectory::default_path().
     std::string vmm_program;   ///< Empty: GODWIT_VMM or beside the own executable.
+    PartitionPolicy partition = PartitionPolicy::prefer; ///< Where successors wait.
     /// Ends when no machine ran and nobody asked for this long; zero: never.
     std::chrono::seconds exit_when_idle{0};
     /// Flags a godwitd that this process becomes is started with as well.

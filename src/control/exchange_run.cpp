@@ -62,7 +62,8 @@ Status ExchangeRun::launch() {
                             .machine = machine_,
                             .source = {},
                             .incoming = &successor_end.fd(),
-                            .ready_time_max = successor_ready_time_max};
+                            .ready_time_max = successor_ready_time_max,
+                            .partition = supervisor_.parts_.partition};
     const std::weak_ptr<ExchangeRun> weak = weak_from_this();
     Reply<void> ready([weak](const Status& outcome) {
         if (const auto self = weak.lock()) {
@@ -122,6 +123,19 @@ void ExchangeRun::successor_ready(const Status& outcome) {
         return;
     }
     step_ = Step::handing_over;
+    const std::weak_ptr<ExchangeRun> weak = weak_from_this();
+    // Before its memory is compared, or never: what it may not see it does not count.
+    successor_->show_frames(Reply<void>([weak](const Status&) {
+        if (const auto self = weak.lock()) {
+            self->hand_over();
+        }
+    }));
+}
+
+void ExchangeRun::hand_over() {
+    if (step_ != Step::handing_over) {
+        return;
+    }
     const std::weak_ptr<ExchangeRun> weak = weak_from_this();
     source_->call("exchange",
                   {{"deadline_ms", request_.deadline.count()},
@@ -276,7 +290,24 @@ void ExchangeRun::committed(Json report) {
         entry->others.push_back(source_);
     }
     successor_->refresh_status(Reply<void>());
+    let_out();
     settle(source_, std::move(report));
+}
+
+/// The guest runs in it, after the switch and outside of it: its partition has served (HR-8).
+void ExchangeRun::let_out() {
+    letting_out_ = true;
+    const std::weak_ptr<ExchangeRun> weak = weak_from_this();
+    successor_->let_out(Reply<void>([weak](const Status&) {
+        const auto self = weak.lock();
+        if (self == nullptr) {
+            return;
+        }
+        self->letting_out_ = false;
+        if (std::exchange(self->finish_due_, false)) {
+            self->finish();
+        }
+    }));
 }
 
 void ExchangeRun::settle(std::shared_ptr<VmmInstance> loser, Json report) {
@@ -364,13 +395,29 @@ Status ExchangeRun::cancel() {
                  "the exchange is past the point where it can be cancelled (" + phase_ + ")");
 }
 
+void ExchangeRun::add_partition(Json& report) const {
+    Json partition = successor_ != nullptr ? successor_->partition_report()
+                                           : report_without_partition("no successor was started");
+    const Json refused = partition.value("refused_calls", Json::array());
+    if (text_member(report, "outcome") != "done" && !refused.empty()) {
+        report["reason"] = text_member(report, "reason") + "; its service partition refused it: " +
+                           refused.back().get<std::string>();
+    }
+    report["service_partition"] = std::move(partition);
+}
+
 void ExchangeRun::finish() {
+    if (letting_out_) {
+        finish_due_ = true; // It answers within a limit, or its end answers for it.
+        return;
+    }
     step_ = Step::over;
     timer_.reset();
     const std::shared_ptr<ExchangeRun> keep = shared_from_this();
     supervisor_.exchanges_.erase(machine_);
     Json& report = *report_;
     report["machine"] = machine_;
+    add_partition(report);
     const std::string outcome = text_member(report, "outcome");
     supervisor_.exchange_ended(machine_, report, request_.mode);
     if (MachineEntry* const entry = supervisor_.find(machine_); entry != nullptr) {

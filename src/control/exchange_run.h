@@ -44,6 +44,8 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     [[nodiscard]] Status launch_elsewhere(sys::Fd successor_end);
     void launched_elsewhere(Result<std::shared_ptr<VmmInstance>> launched);
     void successor_ready(const Status& outcome);
+    void hand_over();
+    void let_out();
     void answered(Result<Json> answer);
     void resolve(const Error& why);
     void decide();
@@ -58,6 +60,7 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     void committed(Json report);
     /// Waits for `loser` to end, then finishes with the report.
     void settle(std::shared_ptr<VmmInstance> loser, Json report);
+    void add_partition(Json& report) const;
     void finish();
     [[nodiscard]] Json
     own_report(std::string_view outcome, const std::string& reason, Side side) const;
@@ -75,6 +78,8 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     std::shared_ptr<handover::OwnerRecord> record_; ///< Null only before launch().
     std::uint32_t epoch_ = 0; ///< Of the record when the exchange was asked for.
     bool waited_for_claim_ = false;
+    bool letting_out_ = false;        ///< The successor is leaving its service partition.
+    bool finish_due_ = false;         ///< Once it has.
     std::optional<Error> unresolved_; ///< Why there is no report, while resolving.
     sys::Fd source_end_;           ///< The predecessor's end of the connection, until it is sent.
     std::unique_ptr<Json> report_; ///< Never null.

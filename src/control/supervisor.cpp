@@ -185,11 +185,20 @@ void Supervisor::vmm_changed(VmmInstance& vmm) {
         const std::shared_ptr<ExchangeRun> exchange = found->second;
         exchange->instance_changed(vmm);
     }
+    // An owner that still waits in its partition: its exchange ended without us.
+    if (entry->owner.get() == &vmm && !exchanges_.contains(vmm.machine())) {
+        vmm.let_out(Reply<void>());
+    }
     announce_state(*entry);
     if (suspension_ != nullptr) {
         suspension_->look();
     }
     check_settled();
+}
+
+void Supervisor::vmm_refused(VmmInstance& vmm, const std::string& what) {
+    parts_.events.append(
+        "partition_refused", vmm.machine(), {{"instance", vmm.id()}, {"what", what}});
 }
 
 void Supervisor::vmm_event(VmmInstance& vmm, const Json& event) {

@@ -60,6 +60,7 @@ struct SupervisorParts {
     std::function<void(std::string daemon, std::string vmm)> replace;
     std::optional<std::uint64_t> pool_bytes{}; ///< As HostPool takes it.
     Succession succession{};
+    PartitionPolicy partition = PartitionPolicy::prefer; ///< Of successors.
 };
 
 class Supervisor final : public VmmWatcher {
@@ -155,6 +156,7 @@ class Supervisor final : public VmmWatcher {
 
     void vmm_changed(VmmInstance& vmm) override;
     void vmm_event(VmmInstance& vmm, const Json& event) override;
+    void vmm_refused(VmmInstance& vmm, const std::string& what) override;
     void vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) override;
 
   private:

@@ -20,7 +20,8 @@ VmmStatus vmm_status_of(const Json& result) {
             .build_id = text_member(result, "build_id"),
             .version = text_member(result, "version"),
             .epoch = number_member(result, "epoch"),
-            .uptime_seconds = number_member(result, "uptime_s")};
+            .uptime_seconds = number_member(result, "uptime_s"),
+            .confined = result.value("confined", Json()) == true};
 }
 
 VmmClient::VmmClient(sys::EventLoop& loop, sys::MessageSocket socket, Callbacks callbacks)

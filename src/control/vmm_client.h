@@ -33,6 +33,7 @@ struct VmmStatus {
     std::string version;
     std::uint64_t epoch = 0;
     std::uint64_t uptime_seconds = 0;
+    bool confined = false; ///< In a service partition it has not left.
 };
 [[nodiscard]] VmmStatus vmm_status_of(const Json& result);
 

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "control/vmm_spawn.h"
 #include "sys/entropy.h"
 #include "sys/stream.h"
 
@@ -107,9 +108,19 @@ Result<std::shared_ptr<VmmInstance>> VmmInstance::launch(sys::EventLoop& loop,
     for (const InheritedFd& extra : options.extra) {
         spawn.fds.push_back({.fd = extra.fd, .number = number++});
     }
-    sys::Process process = GODWIT_TRY(sys::Process::spawn(spawn));
-    std::shared_ptr<VmmInstance> made(
-        new VmmInstance(loop, run, options.machine, std::move(id), std::move(process), watcher));
+    // The instance is made after its process, whose partition tells it things.
+    const auto self = std::make_shared<VmmInstance*>(nullptr);
+    SpawnedVmm spawned = GODWIT_TRY(
+        spawn_vmm(loop, run, options, id, std::move(spawn), [self](const std::string& what) {
+            if (*self != nullptr) {
+                (*self)->refused(what);
+            }
+        }));
+    std::shared_ptr<VmmInstance> made(new VmmInstance(
+        loop, run, options.machine, std::move(id), std::move(spawned.process), watcher));
+    *self = made.get();
+    made->partition_ = std::move(spawned.partition);
+    made->partition_reason_ = std::move(spawned.reason);
     pipe.write_end.reset();
     Status watched = made->watch_process();
     if (watched.has_value()) {
@@ -123,6 +134,7 @@ Result<std::shared_ptr<VmmInstance>> VmmInstance::launch(sys::EventLoop& loop,
               {{"machine", made->machine_},
                {"instance", made->id_},
                {"vmm_pid", made->pid()},
+               {"confined", made->partition_ != nullptr},
                {"program", options.program}});
     return made;
 }

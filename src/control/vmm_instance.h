@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "control/reply.h"
 #include "control/run_directory.h"
+#include "control/service_partition.h"
 #include "control/vmm_client.h"
 #include "handover/owner_record.h"
 #include "sys/event_loop.h"
@@ -33,6 +34,8 @@ class VmmWatcher {
     /// status() has news, or the connection came or went.
     virtual void vmm_changed(VmmInstance& vmm) = 0;
     virtual void vmm_event(VmmInstance& vmm, const Json& event) = 0;
+    /// It was refused something in its service partition.
+    virtual void vmm_refused(VmmInstance& vmm, const std::string& what) = 0;
     /// The process is gone. Everything it had sent before has been delivered.
     virtual void vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) = 0;
 };
@@ -51,6 +54,7 @@ struct VmmLaunch {
     const sys::Fd* incoming = nullptr; ///< A successor's end of the handover connection.
     std::vector<InheritedFd> extra{};
     std::chrono::milliseconds ready_time_max{30'000};
+    PartitionPolicy partition = PartitionPolicy::off; ///< Of a successor.
 };
 
 class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
@@ -94,6 +98,13 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
     }
     /// Asks for the memory pool its machine lies in: two descriptors.
     void fetch_pool(Reply<VmmAnswer> reply);
+    /// What its service partition has to say; says why if it is in none.
+    [[nodiscard]] Json partition_report();
+    /// Lets a confined process look at the host frames behind its memory, if we may ourselves.
+    void show_frames(Reply<void> done);
+    /// Lets a confined process see the host again, if it does not; it must own its machine by what
+    /// others say (HR-8).
+    void let_out(Reply<void> done);
     /// What it claims for itself in a record.
     [[nodiscard]] handover::InstanceId instance() const noexcept;
     /// Asks for the status; vmm_changed follows when it has come.
@@ -108,6 +119,7 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
                 std::string id,
                 sys::Process process,
                 VmmWatcher& watcher);
+    void refused(const std::string& what);
     [[nodiscard]] Status watch_process();
     [[nodiscard]] Status
     expect_ready(sys::Fd pipe, std::chrono::milliseconds time_max, Reply<void>& ready);
@@ -131,6 +143,10 @@ class VmmInstance : public std::enable_shared_from_this<VmmInstance> {
     std::string trouble_ = "not connected yet";
     std::shared_ptr<handover::OwnerRecord> record_;
     std::shared_ptr<VmmClient> client_;
+
+    std::unique_ptr<ServicePartition> partition_; ///< Null if it is in none, or was adopted.
+    std::string partition_reason_ = "it was started without one";
+    bool let_out_asked_ = false;
 
     sys::Fd ready_pipe_;
     std::string ready_text_;

@@ -5,6 +5,7 @@
 #include "base/scope_guard.h"
 #include "base/version.h"
 #include "exchange/frames.h"
+#include "exchange/trespass.h"
 #include "state/section_check.h"
 #include "sys/mapping.h"
 #include "sys/prefault.h"
@@ -152,7 +153,8 @@ Result<T> tell(const sys::MessageSocket& source, Result<T> result) {
 }
 
 /// One generation: sets in advance what can be, and says what stands here by now.
-Result<Previewed> mirror(Standing& standing, const Preview& preview) {
+Result<Previewed>
+mirror(Standing& standing, const DestinationParts& parts, const Preview& preview) {
     machine::Machine& machine = *standing.machine;
     GODWIT_TRY(machine.prewire(preview.wiring));
     if (preview.state_bytes != 0) {
@@ -160,11 +162,14 @@ Result<Previewed> mirror(Standing& standing, const Preview& preview) {
     }
     return Previewed{.generation = preview.generation,
                      .mirror = GODWIT_TRY(machine.mirror(machine.wired())),
-                     .frames_identical = count_identical(machine.memory(), standing.frames)};
+                     .frames_identical =
+                         count_identical(machine.memory(), parts.page_map, standing.frames)};
 }
 
 /// Mirrors the machine and takes the rights to it, until the machine itself comes.
-Result<TakeOver> await_take_over(Standing& standing, const sys::MessageSocket& source) {
+Result<TakeOver> await_take_over(Standing& standing,
+                                 const DestinationParts& parts,
+                                 const sys::MessageSocket& source) {
     for (;;) {
         WireMessage message = GODWIT_TRY(receive(source, take_over_timeout));
         if (auto* take_over = std::get_if<TakeOver>(&message)) {
@@ -172,7 +177,7 @@ Result<TakeOver> await_take_over(Standing& standing, const sys::MessageSocket& s
         }
         if (const auto* preview = std::get_if<Preview>(&message)) {
             fault_point("exchange.destination.preload");
-            GODWIT_TRY(send(source, GODWIT_TRY(mirror(standing, *preview))));
+            GODWIT_TRY(send(source, GODWIT_TRY(mirror(standing, parts, *preview))));
         } else if (auto* grant = std::get_if<Grant>(&message)) {
             fault_point("exchange.destination.grant");
             GODWIT_TRY(standing.machine->grant(GODWIT_TRY(resources_from(grant->descriptors))));
@@ -234,7 +239,9 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     Standing standing = GODWIT_TRY(tell(source, build(std::move(offer), parts)));
     GODWIT_TRY(send(source, Prepared{}));
     fault_point("exchange.destination.prepared");
-    TakeOver take_over = GODWIT_TRY(tell(source, await_take_over(standing, source)));
+    GODWIT_TRY(
+        tell(source, trespass(fault_action("exchange.destination.trespass"), *standing.machine)));
+    TakeOver take_over = GODWIT_TRY(tell(source, await_take_over(standing, parts, source)));
     sys::TimeLine times(parts.clock);
     times.mark("hand over");
     GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts, times)));
@@ -262,6 +269,7 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
 }
 
 void answer_settle(machine::Machine& machine,
+                   const PageMap& page_map,
                    const std::vector<Frame>& frames,
                    const sys::MessageSocket& source) {
     const auto question = expect<Settle>(source, settle_timeout);
@@ -270,7 +278,8 @@ void answer_settle(machine::Machine& machine,
         return;
     }
     const SettleAnswer answer{.frames_sampled = static_cast<std::uint32_t>(frames.size()),
-                              .frames_identical = count_identical(machine.memory(), frames)};
+                              .frames_identical =
+                                  count_identical(machine.memory(), page_map, frames)};
     discard(send(source, answer), "the report of the source is only poorer without it");
 }
 

@@ -15,6 +15,7 @@
 /// Thread rule: one thread runs it, which is the machine's control thread until it returns.
 // clang-format on
 
+#include "exchange/frames.h"
 #include "exchange/wire.h"
 #include "handover/owner_record.h"
 #include "machine/machine.h"
@@ -54,6 +55,7 @@ struct DestinationParts {
     state::SectionType endpoints_section; ///< What adopt_endpoints reads.
     const sys::Clock& clock;
     ForeignMemory* memory = nullptr; ///< Borrowed; null: it stays with its instance.
+    const PageMap& page_map;
 };
 
 struct TakenMachine {
@@ -70,6 +72,7 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source);
 
 /// Serves the source's last question; returns when it has been answered or the source is gone.
 void answer_settle(machine::Machine& machine,
+                   const PageMap& page_map,
                    const std::vector<Frame>& frames,
                    const sys::MessageSocket& source);
 

@@ -39,10 +39,27 @@ const std::byte* address_of(const memory::GuestMemory& memory, std::uint64_t pag
 
 } // namespace
 
-std::vector<Frame> sample_frames(const memory::GuestMemory& memory, std::size_t count) {
+void PageMap::set(sys::Fd opened) {
+    const std::lock_guard held(lock_);
+    given_ = std::make_shared<const sys::Fd>(std::move(opened));
+}
+
+std::shared_ptr<const sys::Fd> PageMap::get() const {
+    {
+        const std::lock_guard held(lock_);
+        if (given_ != nullptr) {
+            return given_;
+        }
+    }
+    Result<sys::Fd> own = sys::open("/proc/self/pagemap", O_RDONLY);
+    return own.has_value() ? std::make_shared<const sys::Fd>(std::move(*own)) : nullptr;
+}
+
+std::vector<Frame>
+sample_frames(const memory::GuestMemory& memory, const PageMap& map, std::size_t count) {
     std::vector<Frame> frames;
-    const Result<sys::Fd> pagemap = sys::open("/proc/self/pagemap", O_RDONLY);
-    if (!pagemap.has_value() || count == 0) {
+    const std::shared_ptr<const sys::Fd> pagemap = map.get();
+    if (pagemap == nullptr || count == 0) {
         return frames;
     }
     const std::uint64_t pages = memory.ram_bytes() / page_size;
@@ -58,9 +75,11 @@ std::vector<Frame> sample_frames(const memory::GuestMemory& memory, std::size_t 
     return frames;
 }
 
-std::uint32_t count_identical(const memory::GuestMemory& memory, const std::vector<Frame>& frames) {
-    const Result<sys::Fd> pagemap = sys::open("/proc/self/pagemap", O_RDONLY);
-    if (!pagemap.has_value()) {
+std::uint32_t count_identical(const memory::GuestMemory& memory,
+                              const PageMap& map,
+                              const std::vector<Frame>& frames) {
+    const std::shared_ptr<const sys::Fd> pagemap = map.get();
+    if (pagemap == nullptr) {
         return 0;
     }
     std::uint32_t identical = 0;

@@ -31,12 +31,30 @@ struct Parcel {
     bool previews_wanted = false; ///< By the successor.
     bool mirrored = false;        ///< It has proven that it has built the same machine.
     bool granted = false;         ///< It has the right to change what belongs to the machine.
+    std::vector<std::pair<std::string, std::uint32_t>> inverse_calls; ///< By name.
 };
+
+/// A call from the side that runs the guest into the one that shall, counted (requirement HR-3).
+Status call(Parcel& parcel,
+            const sys::MessageSocket& successor,
+            std::string_view name,
+            const WireMessage& message) {
+    const auto found = std::ranges::find(parcel.inverse_calls, name, [](const auto& counted) {
+        return std::string_view(counted.first);
+    });
+    if (found == parcel.inverse_calls.end()) {
+        parcel.inverse_calls.emplace_back(name, 1);
+    } else {
+        ++found->second;
+    }
+    return send(successor, message);
+}
 
 /// The way to the successor while the guest runs. Without one a carrier is only asked what it is.
 struct Channel {
     const sys::MessageSocket* successor = nullptr;
     const sys::Cancel* cancel = nullptr;
+    const PageMap* page_map = nullptr;
     std::chrono::milliseconds limit{};
 };
 
@@ -80,7 +98,8 @@ class DescriptorCarrier final : public handover::Carrier {
     Status prepare() override {
         Parcel& parcel = parcel_;
         parcel.offer.wiring = machine_.wiring();
-        parcel.offer.frames = sample_frames(machine_.memory(), frames_sampled_default);
+        parcel.offer.frames =
+            sample_frames(machine_.memory(), *channel_.page_map, frames_sampled_default);
         parcel.offer.without_rights = parcel.previews_wanted;
         machine::Resources resources = GODWIT_TRY(machine_.duplicate_resources());
         for (machine::Resource& resource : resources) {
@@ -104,7 +123,7 @@ class DescriptorCarrier final : public handover::Carrier {
         }
         if (!std::exchange(parcel_.granted, true)) {
             fault_point("exchange.source.grant");
-            GODWIT_TRY(send(*channel_.successor, WireMessage(std::move(grant_))));
+            GODWIT_TRY(call(parcel_, *channel_.successor, "grant", WireMessage(std::move(grant_))));
             GODWIT_TRY(expect<Granted>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
         }
         return handover::Remaining{};
@@ -199,7 +218,7 @@ class StateCarrier final : public handover::Carrier {
             preview.state_bytes = GODWIT_TRY(write(GODWIT_TRY(machine_.preview())));
         }
         const machine::MirrorDigest here = GODWIT_TRY(machine_.mirror(preview.wiring));
-        GODWIT_TRY(send(*channel_.successor, preview));
+        GODWIT_TRY(call(parcel_, *channel_.successor, "preview", preview));
         const auto there = GODWIT_TRY(
             expect<Previewed>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
         GODWIT_TRY(compare(here, there));
@@ -275,14 +294,14 @@ class Successor final : public handover::Destination {
     [[nodiscard]] std::string build_id() const override { return hello_.build_id; }
 
     Status prepare(std::chrono::milliseconds timeout) override {
-        GODWIT_TRY(send(socket_, std::move(parcel_.offer)));
+        GODWIT_TRY(call(parcel_, socket_, "offer", std::move(parcel_.offer)));
         parcel_.offer = {};
         GODWIT_TRY(expect<Prepared>(socket_, timeout, cancel_.fd()));
         return ok();
     }
 
     Status offer() override {
-        GODWIT_TRY(send(socket_, WireMessage(std::move(parcel_.take_over))));
+        GODWIT_TRY(call(parcel_, socket_, "take_over", WireMessage(std::move(parcel_.take_over))));
         return ok();
     }
 
@@ -301,14 +320,15 @@ class Successor final : public handover::Destination {
     }
 
     Result<handover::Settled> settle(std::chrono::milliseconds timeout) override {
-        GODWIT_TRY(send(socket_, Settle{}));
+        GODWIT_TRY(call(parcel_, socket_, "settle", Settle{}));
         const SettleAnswer answer = GODWIT_TRY(expect<SettleAnswer>(socket_, timeout));
         return handover::Settled{.frames_sampled = answer.frames_sampled,
                                  .frames_identical = answer.frames_identical};
     }
 
     void abort(const Error& reason) noexcept override {
-        discard(send(socket_, Abort{.reason = reason.to_string()}), "it may be gone already");
+        discard(call(parcel_, socket_, "abort", Abort{.reason = reason.to_string()}),
+                "it may be gone already");
     }
 
   private:
@@ -392,8 +412,10 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
         return report;
     }
     ExchangedMachine machine(parts.machine);
-    const Channel channel{
-        .successor = &successor, .cancel = &parts.cancel, .limit = parts.limits.prepare_timeout};
+    const Channel channel{.successor = &successor,
+                          .cancel = &parts.cancel,
+                          .page_map = &parts.page_map,
+                          .limit = parts.limits.prepare_timeout};
     DescriptorCarrier descriptors(parts.machine, parcel, channel);
     EndpointCarrier endpoints(parts.endpoints, parcel);
     StateCarrier state(parts.machine, parts.endpoints, parcel, channel);
@@ -411,6 +433,7 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
                                      .progress = std::move(parts.progress)},
                                     std::move(report));
     report.state_bytes = state.carried().bytes_copied;
+    report.inverse_calls = std::move(parcel.inverse_calls);
     return report;
 }
 

@@ -7,6 +7,7 @@
 /// Steps and their undo: handover/engine.cpp. Thread rule: runs on a thread of its own, which is
 /// the machine's control thread until it returns.
 
+#include "exchange/frames.h"
 #include "exchange/wire.h"
 #include "handover/engine.h"
 #include "machine/machine.h"
@@ -38,6 +39,7 @@ struct SourceParts {
     handover::Limits limits;
     const sys::Clock& clock;
     const sys::Cancel& cancel;
+    const PageMap& page_map;
     std::function<void(handover::Phase)> progress;
 };
 

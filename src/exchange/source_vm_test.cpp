@@ -73,6 +73,7 @@ class SourceVmTest : public ::testing::Test {
                            .limits = {},
                            .clock = sys::system_clock(),
                            .cancel = cancel,
+                           .page_map = page_map_,
                            .progress = {}},
                           near);
     }
@@ -80,6 +81,7 @@ class SourceVmTest : public ::testing::Test {
     machine::testing::TemporaryFile kernel_{
         machine::testing::pvh_elf(machine::testing::clock_code())};
     FakeEndpoints endpoints_;
+    PageMap page_map_;
     std::unique_ptr<machine::Machine> machine_;
 };
 

@@ -49,6 +49,10 @@ std::string to_json(const Report& report) {
     for (const auto& [what, time_us] : report.blackout_parts_us) {
         parts.push_back({{"part", what}, {"us", time_us}});
     }
+    nlohmann::ordered_json calls = nlohmann::ordered_json::object();
+    for (const auto& [name, count] : report.inverse_calls) {
+        calls[name] = count;
+    }
     nlohmann::ordered_json json = {
         {"operation", report.operation},
         {"machine", report.machine},
@@ -62,6 +66,7 @@ std::string to_json(const Report& report) {
         {"resources", resources},
         {"guest_bytes_copied", report.guest_bytes_copied},
         {"state_bytes", report.state_bytes},
+        {"inverse_calls", calls},
         {"frames_sampled", report.frames_sampled},
         {"frames_identical", report.frames_identical},
     };

@@ -128,7 +128,7 @@ Status Machine::Impl::build_vcpus() {
         ports, addresses, [this](StopReason reason, std::string detail) {
             stop(reason, std::move(detail));
         });
-    const auto supported = GODWIT_TRY(kvm.supported_cpuid());
+    const auto supported = GODWIT_TRY(supported_cpuid(kvm));
     const auto msrs = GODWIT_TRY(kvm.msr_indices());
     const CpuidOptions options{.vcpus = spec.vcpus,
                                .tsc_deadline_timer = kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0};

@@ -1,6 +1,7 @@
 #include "machine/cpuid.h"
 
-#include "machine/machine_spec.h"
+#include "base/fault_point.h"
+#include "machine/cpu_features.h"
 
 #include <algorithm>
 #include <array>
@@ -16,7 +17,7 @@ namespace {
 // Leaves and bits: Intel SDM volume 2 (CPUID), AMD APM volume 3 appendix E, and for 0x4000'0000 on
 // Linux Documentation/virt/kvm/x86/cpuid.rst.
 
-enum class Part : std::uint8_t { eax, ebx, ecx, edx };
+using Part = CpuidPart;
 
 std::uint32_t& part_of(kvm_cpuid_entry2& entry, Part part) {
     switch (part) {
@@ -244,12 +245,16 @@ std::string hex(std::uint32_t value) {
     return text.data();
 }
 
-std::string bits_of(std::uint32_t word) {
+/// "5 (avx2), 31".
+std::string bits_of(const FeatureWord& place, std::uint32_t word) {
     std::string text;
     for (unsigned i = 0; i < 32; ++i) {
         if ((word & bit(i)) != 0) {
+            const std::string_view name =
+                name_of({.leaf = place.leaf, .index = place.index, .part = place.part, .bit = i});
             text += text.empty() ? "" : ", ";
             text += std::to_string(i);
+            text += name.empty() ? "" : " (" + std::string(name) + ")";
         }
     }
     return text;
@@ -257,11 +262,24 @@ std::string bits_of(std::uint32_t word) {
 
 } // namespace
 
+Result<kvm::CpuidEntries> supported_cpuid(const kvm::Kvm& kvm) {
+    kvm::CpuidEntries entries = GODWIT_TRY(kvm.supported_cpuid());
+    const auto without = cpu_feature_named(fault_action("machine.cpuid.without"));
+    for (kvm_cpuid_entry2& entry : entries) {
+        if (without.has_value() && entry.function == without->leaf &&
+            entry.index == without->index) {
+            part_of(entry, without->part) &= ~bit(without->bit);
+        }
+    }
+    return entries;
+}
+
 Result<kvm::CpuidEntries> offered_cpuid() {
     const kvm::Kvm kvm = GODWIT_TRY(kvm::Kvm::open());
     return guest_cpuid(
-        GODWIT_TRY(kvm.supported_cpuid()),
-        {.vcpus = vcpus_max, .tsc_deadline_timer = kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0},
+        GODWIT_TRY(supported_cpuid(kvm)),
+        // Several: bits that only tell that there are more than one are no lack.
+        {.vcpus = 2, .tsc_deadline_timer = kvm.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0},
         0);
 }
 
@@ -283,7 +301,7 @@ Status check_cpuid(std::span<const kvm_cpuid_entry2> saved,
             missing += missing.empty() ? "" : "; ";
             missing += "leaf " + hex(word.leaf) + " index " + std::to_string(word.index) + " " +
                        part_names[static_cast<std::size_t>(word.part)] + " bits " +
-                       bits_of(lacking);
+                       bits_of(word, lacking);
         }
     }
     if (!missing.empty()) {

@@ -24,12 +24,15 @@ struct CpuidOptions {
 [[nodiscard]] kvm::CpuidEntries
 guest_cpuid(const kvm::CpuidEntries& supported, const CpuidOptions& options, std::uint32_t index);
 
-/// What this build would give the first vCPU of the largest machine on this host: a smaller one has
-/// no feature more.
+/// What the host's KVM supports. The fault "machine.cpuid.without:NAME" takes a feature away, for
+/// tests of what happens on a poorer host (requirement HR-7).
+[[nodiscard]] Result<kvm::CpuidEntries> supported_cpuid(const kvm::Kvm& kvm);
+
+/// What this build would give the first vCPU of a machine of several on this host.
 [[nodiscard]] Result<kvm::CpuidEntries> offered_cpuid();
 
 /// Whether a guest that was given `saved` may run where guests are given `offered`: unsupported,
-/// naming leaf, register and bits, if it has a feature this host has not.
+/// naming leaf, register, bits and their names, if it has a feature this host has not.
 [[nodiscard]] Status check_cpuid(std::span<const kvm_cpuid_entry2> saved,
                                  std::span<const kvm_cpuid_entry2> offered);
 

@@ -1,3 +1,4 @@
+#include "machine/cpu_features.h"
 #include "machine/cpuid.h"
 
 #include <gtest/gtest.h>
@@ -110,10 +111,19 @@ TEST(Cpuid, missing_feature_is_named_by_leaf_and_bit) {
     const Status checked = check_cpuid(guest, poorer);
     ASSERT_FALSE(checked.has_value());
     EXPECT_EQ(checked.error().code(), ErrorCode::unsupported);
-    EXPECT_NE(checked.error().to_string().find("leaf 0x7 index 0 ebx bits 5, 16"),
+    EXPECT_NE(checked.error().to_string().find("leaf 0x7 index 0 ebx bits 5 (avx2), 16 (avx512f)"),
               std::string::npos)
         << checked.error().to_string();
     EXPECT_TRUE(check_cpuid(poorer, guest).has_value());
+}
+
+TEST(Cpuid, names_of_features_are_read_back) {
+    const auto avx2 = cpu_feature_named("avx2");
+    ASSERT_TRUE(avx2.has_value());
+    EXPECT_EQ(*avx2, (CpuFeature{.leaf = 7, .index = 0, .part = CpuidPart::ebx, .bit = 5}));
+    EXPECT_EQ(name_of(*avx2), "avx2");
+    EXPECT_EQ(name_of(CpuFeature{.leaf = 7, .index = 9, .part = CpuidPart::ebx, .bit = 5}), "");
+    EXPECT_FALSE(cpu_feature_named("").has_value());
 }
 
 TEST(Cpuid, other_maker_is_refused) {

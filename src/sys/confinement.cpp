@@ -215,8 +215,8 @@ struct Child {
 
 /// Does not return.
 void run_child(const Child& child) noexcept {
-    if (arrange_child(child.options) != 0) {
-        answer_failure(child.plan.gate, step_program, errno);
+    if (const int failed = arrange_child(child.options); failed != 0) {
+        answer_failure(child.plan.gate, step_program, failed);
     } else if (confine_this_process(child.plan)) {
         ::syscall(SYS_execveat, child.program.raw(), "", child.argv, ::environ, AT_EMPTY_PATH);
         answer_failure(child.plan.gate, step_program, errno);

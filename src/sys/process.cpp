@@ -9,7 +9,9 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <ctime>
 
@@ -27,6 +29,14 @@ std::chrono::nanoseconds process_cpu_time() noexcept {
     timespec used{};
     ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
     return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+}
+
+int host_pid() {
+    char text[16] = {};
+    const ssize_t n = ::readlink("/proc/self", text, sizeof(text) - 1);
+    int pid = 0;
+    const auto read = std::from_chars(text, text + std::max<ssize_t>(n, 0), pid);
+    return n > 0 && read.ec == std::errc() ? pid : ::getpid();
 }
 
 int arrange_child(const SpawnOptions& options) noexcept {

@@ -38,6 +38,10 @@ struct ExitStatus {
 /// Processor time all threads of this process have used. Any thread.
 [[nodiscard]] std::chrono::nanoseconds process_cpu_time() noexcept;
 
+/// Our number as the host sees it, if its /proc can be seen; else the one in our own namespace. Any
+/// thread.
+[[nodiscard]] int host_pid();
+
 /// A process seen through a pidfd: its number cannot be reused under us. Destroying it neither
 /// kills nor waits.
 class Process {

@@ -72,7 +72,7 @@ void note_trespass(Trespass what, std::uint64_t address) noexcept {
 
 namespace {
 
-void note_fault(int number, siginfo_t* info, void*) {
+[[maybe_unused]] void note_fault(int number, siginfo_t* info, void*) {
     const auto what =
         info->si_code == SEGV_ACCERR ? Trespass::memory_written : Trespass::memory_unknown;
     note_trespass(what, reinterpret_cast<std::uintptr_t>(info->si_addr));
@@ -83,12 +83,14 @@ void note_fault(int number, siginfo_t* info, void*) {
 } // namespace
 
 void note_faults() noexcept {
+#if !defined(__SANITIZE_ADDRESS__) // It has handlers of its own, which say more.
     struct sigaction action{};
     action.sa_sigaction = note_fault;
     action.sa_flags = SA_SIGINFO;
     sigemptyset(&action.sa_mask);
     ::sigaction(SIGSEGV, &action, nullptr);
     ::sigaction(SIGBUS, &action, nullptr);
+#endif
 }
 
 } // namespace godwit::sys

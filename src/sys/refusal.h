@@ -25,11 +25,12 @@ inline constexpr int trespass_call = 0x3ff00001;
 /// What was tried and did not succeed; the first argument of a `trespass_call`, the second is an
 /// address or 0.
 enum class Trespass : std::uint32_t {
-    memory_written = 1,  ///< Faulted: the mapping may only be read.
-    memory_mapped = 2,   ///< Refused by the kernel: the descriptor is open for reading only.
-    memory_reopened = 3, ///< Refused: there is no path to the open file.
-    file_opened = 4,     ///< Not there.
-    memory_unknown = 5,  ///< Another fault in memory.
+    memory_written = 1,   ///< Faulted: the mapping may only be read.
+    memory_mapped = 2,    ///< Refused by the kernel: the descriptor is open for reading only.
+    memory_protected = 3, ///< Refused by the kernel for the same reason.
+    memory_reopened = 4,  ///< Refused: there is no path to the open file.
+    file_opened = 5,      ///< Not there.
+    memory_unknown = 6,   ///< Another fault in memory.
 };
 
 /// Takes the next refused call, which fails with EPERM in the process. Nothing if there is none by

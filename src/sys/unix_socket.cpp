@@ -235,6 +235,10 @@ Result<Listener> Listener::listen(Fd bound, const std::string& path) {
     return Listener(std::move(bound), path, inode_of(path).value_or(0));
 }
 
+void Listener::find_path() noexcept {
+    inode_ = inode_of(path_).value_or(0);
+}
+
 Listener::Listener(Listener&& other) noexcept
     : fd_(std::move(other.fd_)), path_(std::exchange(other.path_, {})), inode_(other.inode_) {}
 

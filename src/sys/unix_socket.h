@@ -80,6 +80,8 @@ class Listener {
     [[nodiscard]] Result<Fd> accept() const;
     [[nodiscard]] const Fd& fd() const noexcept { return fd_; }
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
+    /// After listen(), once the path can be seen: it is removed with this object from now on.
+    void find_path() noexcept;
     /// Leaves the path in place when this object goes (someone else has taken it over).
     void abandon_path() noexcept { path_.clear(); }
 

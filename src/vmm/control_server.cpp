@@ -42,8 +42,7 @@ void ControlServer::Reply::answer(nlohmann::json message,
 }
 
 Result<std::unique_ptr<ControlServer>>
-ControlServer::create(sys::EventLoop& loop, const std::string& path, Handler handler) {
-    auto listener = GODWIT_TRY(sys::Listener::create(path, sys::SocketKind::messages));
+ControlServer::create(sys::EventLoop& loop, sys::Listener listener, Handler handler) {
     std::unique_ptr<ControlServer> server(
         new ControlServer(loop, std::move(listener), std::move(handler)));
     server->listen_watch_ =

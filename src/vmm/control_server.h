@@ -53,11 +53,13 @@ class ControlServer {
     using Handler = std::function<void(Request)>;
 
     [[nodiscard]] static Result<std::unique_ptr<ControlServer>>
-    create(sys::EventLoop& loop, const std::string& path, Handler handler);
+    create(sys::EventLoop& loop, sys::Listener listener, Handler handler);
     ControlServer(const ControlServer&) = delete;
     ControlServer& operator=(const ControlServer&) = delete;
     ~ControlServer() = default;
 
+    /// The listener's path can be seen by now: it goes with this object.
+    void adopt_path() noexcept { listener_.find_path(); }
     /// From now on this connection gets events.
     void subscribe(std::uint64_t connection);
     /// Sends an event to all who subscribed.

@@ -100,6 +100,7 @@ void Service::start_exchange(ControlServer::Request request) {
              .limits = limits,
              .clock = clock_,
              .cancel = cancel_,
+             .page_map = page_map_,
              .progress =
                  [this](handover::Phase phase) {
                      loop_->post([this, phase] {

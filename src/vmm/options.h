@@ -19,6 +19,9 @@ struct Options {
     std::string spec_path;
     std::string restore_directory;
     int incoming_fd = -1;
+    /// The control socket, bound already, of a process that cannot do that: it is confined until it
+    /// is let out. -1: it binds its own.
+    int control_fd = -1;
     /// Restore copies RAM into shared memory, so that the machine can be exchanged.
     bool restore_copies_ram = false;
     /// The host's memory pool and its ownership table, for RAM of kind "pool"; -1: none.

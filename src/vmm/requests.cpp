@@ -93,7 +93,8 @@ nlohmann::json Service::status_json() const {
         {"role", name_of(role_)},
         {"state", name_of(state_)},
         {"job", job_name_},
-        {"pid", ::getpid()},
+        {"pid", sys::host_pid()},
+        {"confined", confined_},
         {"instance", handover::to_string(options_.instance)},
         {"build_id", build_id()},
         {"version", version()},
@@ -262,6 +263,10 @@ void Service::handle(ControlServer::Request request) {
         give_pool(reply);
     } else if (method == "reclaim") {
         answer(reply, reclaim());
+    } else if (method == "pagemap") {
+        answer(reply, take_page_map(std::move(request.fds)));
+    } else if (method == "leave_partition") {
+        answer(reply, leave_partition(request));
     } else if (method == "exchange") {
         start_exchange(std::move(request));
     } else if (method == "snapshot") {

@@ -18,6 +18,18 @@
 
 namespace godwit::vmm {
 
+namespace {
+
+Result<sys::Listener> control_listener(Options& options) {
+    if (options.control_fd < 0) {
+        return sys::Listener::create(options.control_path(), sys::SocketKind::messages);
+    }
+    const sys::Fd bound(std::exchange(options.control_fd, -1));
+    return sys::Listener::listen(GODWIT_TRY(bound.duplicate()), options.control_path());
+}
+
+} // namespace
+
 Result<std::unique_ptr<Service>> Service::create(Options options, const sys::Clock& clock) {
     std::unique_ptr<Service> service(
         new Service(std::move(options), clock, GODWIT_TRY(sys::Cancel::create())));
@@ -25,10 +37,11 @@ Result<std::unique_ptr<Service>> Service::create(Options options, const sys::Clo
     service->role_ = service->options_.incoming_fd >= 0 ? Role::successor : Role::owner;
     service->loop_ = GODWIT_TRY(sys::EventLoop::create());
     GODWIT_TRY(service->watch_signals());
+    service->confined_ = service->options_.control_fd >= 0;
     service->control_ = GODWIT_TRY(ControlServer::create(
-        *service->loop_, service->options_.control_path(), [raw = service.get()](auto request) {
-            raw->handle(std::move(request));
-        }));
+        *service->loop_,
+        GODWIT_TRY(control_listener(service->options_)),
+        [raw = service.get()](auto request) { raw->handle(std::move(request)); }));
     return service;
 }
 
@@ -194,7 +207,8 @@ Status Service::begin_incoming() {
                                                      },
                                                  .endpoints_section = state::on_trial(Consoles::section),
                                                  .clock = clock_,
-                                                 .memory = foreign_memory_.get()},
+                                                 .memory = foreign_memory_.get(),
+                                                 .page_map = page_map_},
                                                 *source);
         // Functions kept by the loop must be copyable or moved; the pair is moved through a shared
         // pointer.
@@ -220,17 +234,22 @@ void Service::taken(Result<std::pair<exchange::TakenMachine, std::vector<exchang
     role_ = Role::owner;
     set_state(taken.paused ? RunState::paused : RunState::running);
     log::info("taken_over", {{"machine", options_.machine}, {"epoch", taken.ownership.epoch}});
-    const Status listening = consoles_->listen(options_.machine_directory());
-    if (!listening.has_value()) {
-        log::error("console_listen_failed", {{"reason", listening.error().to_string()}});
-    }
+    listen_consoles();
     settle_ = sys::start_thread("settle", [this, source, sampled = std::move(frames)] {
-        exchange::answer_settle(*machine_, sampled, *source);
+        exchange::answer_settle(*machine_, page_map_, sampled, *source);
     });
     consoles_->thaw_here();
     // Told to end meanwhile: the guest is ours now and is asked first.
     stop_pending_ = std::exchange(ending_, false) || stop_pending_;
     job_done();
+}
+
+/// Paths are only there once the process has left its confinement.
+void Service::listen_consoles() {
+    const Status listening = confined_ ? ok() : consoles_->listen(options_.machine_directory());
+    if (!listening.has_value()) {
+        log::error("console_listen_failed", {{"reason", listening.error().to_string()}});
+    }
 }
 
 void Service::make_consoles(const machine::MachineSpec& spec) {
@@ -271,11 +290,13 @@ void Service::guest_stopped(machine::StopReason reason, const std::string& detai
     if (role_ == Role::retired || state_ == RunState::stopped) {
         return;
     }
-    if (reason == machine::StopReason::rebooted && !job_name_.empty()) {
+    if (reason == machine::StopReason::rebooted && (!job_name_.empty() || confined_)) {
         // A guest that has ended cannot be handed over or saved: the job fails, then the guest
-        // reboots.
+        // reboots. Its kernel cannot be read from inside a confinement.
         reboot_pending_ = true;
-        cancel_.request();
+        if (!job_name_.empty()) {
+            cancel_.request();
+        }
         return;
     }
     if (reason == machine::StopReason::rebooted) {

@@ -67,6 +67,7 @@ class Service {
                std::shared_ptr<sys::MessageSocket> source);
     [[nodiscard]] machine::MachineEvents machine_events();
     void make_consoles(const machine::MachineSpec& spec);
+    void listen_consoles();
     void guest_stopped(machine::StopReason reason, const std::string& detail);
     [[nodiscard]] Status reboot();
     void set_state(RunState state);
@@ -87,6 +88,10 @@ class Service {
     void give_pool(const ControlServer::Reply& reply) const;
     [[nodiscard]] Status reclaim();
 
+    // In a service partition (partition_requests.cpp).
+    [[nodiscard]] Status take_page_map(std::vector<sys::Fd> fds);
+    [[nodiscard]] Status leave_partition(const ControlServer::Request& request);
+
     // Long work (jobs.cpp).
     void start_exchange(ControlServer::Request request);
     void start_snapshot(ControlServer::Request request);
@@ -106,6 +111,8 @@ class Service {
     sys::Fd signal_fd_;
     sys::EventLoop::Handle signal_watch_;
     std::unique_ptr<ControlServer> control_;
+    bool confined_ = false; ///< Started in a service partition and not yet let out of it.
+    exchange::PageMap page_map_;
     std::optional<handover::OwnerRecord> record_;
     Role role_ = Role::owner;
     RunState state_ = RunState::building;

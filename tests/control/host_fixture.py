@@ -54,7 +54,8 @@ class HostTest(unittest.TestCase):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="gwt-", dir="/tmp"))
         self.run_dir = self.root / "r"
         self.environment = dict(os.environ, GODWIT_RUN_DIR=str(self.run_dir), GODWIT_VMM=str(self.fake()),
-                                GODWITD=str(BIN / "godwitd"))
+                                GODWITD=str(BIN / "godwitd"),
+                                GODWIT_SERVICE_PARTITION="off")  # Scripts are not found inside one.
         self.daemon = None
         self.addCleanup(self.clean)
 

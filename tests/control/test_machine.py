@@ -17,6 +17,7 @@ class Machine(HostTest):
     def setUp(self):
         super().setUp()
         self.environment["GODWIT_VMM"] = str(BIN / "godwit-vmm")
+        self.environment["GODWIT_SERVICE_PARTITION"] = "prefer"
         self.console = None
 
     def clean(self):
