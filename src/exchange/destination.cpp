@@ -13,6 +13,7 @@
 #include <fcntl.h>
 
 #include <cstring>
+#include <optional>
 #include <vector>
 
 namespace godwit::exchange {
@@ -23,11 +24,13 @@ constexpr std::chrono::milliseconds offer_timeout = std::chrono::seconds(30);
 /// The source decides how long it waits; this only ends a successor nobody talks to any more.
 constexpr std::chrono::milliseconds take_over_timeout = std::chrono::minutes(10);
 constexpr std::chrono::milliseconds settle_timeout = std::chrono::seconds(5);
+/// What is not mapped by then faults later, as all of it would without this.
+constexpr std::chrono::milliseconds warm_time_max = std::chrono::seconds(5);
 
 /// Everything that stands before the guest is paused.
 struct Standing {
     machine::MachineSpec spec;
-    handover::OwnerRecord record;
+    std::optional<handover::OwnerRecord> record; ///< Once the source trusts us with it.
     handover::Ownership source;
     sys::MappedRegion state_buffer;
     std::unique_ptr<machine::Machine> machine;
@@ -71,6 +74,16 @@ Result<machine::Resources> resources_from(sys::FdManifest& descriptors) {
     return resources;
 }
 
+/// The owner record, if it is among the descriptors.
+Result<std::optional<handover::OwnerRecord>> take_record(sys::FdManifest& descriptors,
+                                                         const std::string& machine_id) {
+    if (!descriptors.has("owner")) {
+        return std::optional<handover::OwnerRecord>();
+    }
+    return std::optional(GODWIT_TRY(
+        handover::OwnerRecord::adopt(GODWIT_TRY(descriptors.take("owner")), machine_id)));
+}
+
 /// The machine as it may be built before the source trusts it: nothing here can be changed.
 Result<std::unique_ptr<machine::Machine>> build_without_rights(const machine::MachineSpec& spec,
                                                                machine::Resources resources,
@@ -93,8 +106,7 @@ Result<Standing> build(Offer offer, DestinationParts& parts) {
     if (parts.memory != nullptr) {
         GODWIT_TRY(parts.memory->check(spec));
     }
-    auto record = GODWIT_TRY(
-        handover::OwnerRecord::adopt(GODWIT_TRY(offer.descriptors.take("owner")), spec.id));
+    auto record = GODWIT_TRY(take_record(offer.descriptors, spec.id));
     auto state_buffer = GODWIT_TRY(map_state_buffer(GODWIT_TRY(offer.descriptors.take("state"))));
     machine::Resources resources = GODWIT_TRY(resources_from(offer.descriptors));
     fault_point("exchange.destination.build");
@@ -166,6 +178,27 @@ mirror(Standing& standing, const DestinationParts& parts, const Preview& preview
                          count_identical(machine.memory(), parts.page_map, standing.frames)};
 }
 
+Status take_rights(Standing& standing, Grant& grant) {
+    auto record = GODWIT_TRY(take_record(grant.descriptors, standing.spec.id));
+    if (record.has_value()) {
+        standing.record = std::move(record);
+    }
+    return standing.machine->grant(GODWIT_TRY(resources_from(grant.descriptors)));
+}
+
+/// The rights have replaced the mapping of guest memory; its page tables are filled while the guest
+/// still runs elsewhere.
+Granted warm(machine::Machine& machine) {
+    const auto warmth = fault_action("exchange.destination.warm") == "skip"
+                            ? Result<machine::Machine::Warmth>(machine::Machine::Warmth{})
+                            : machine.warm(warm_time_max);
+    if (!warmth.has_value()) {
+        log::warn("memory_not_warmed", {{"reason", warmth.error().to_string()}});
+        return {};
+    }
+    return {.warmed_bytes = warmth->bytes, .second_level = warmth->second_level};
+}
+
 /// Mirrors the machine and takes the rights to it, until the machine itself comes.
 Result<TakeOver> await_take_over(Standing& standing,
                                  const DestinationParts& parts,
@@ -173,6 +206,9 @@ Result<TakeOver> await_take_over(Standing& standing,
     for (;;) {
         WireMessage message = GODWIT_TRY(receive(source, take_over_timeout));
         if (auto* take_over = std::get_if<TakeOver>(&message)) {
+            if (!standing.record.has_value()) {
+                return Error(ErrorCode::corrupt, "the source hands over without an owner record");
+            }
             return std::move(*take_over);
         }
         if (const auto* preview = std::get_if<Preview>(&message)) {
@@ -180,8 +216,8 @@ Result<TakeOver> await_take_over(Standing& standing,
             GODWIT_TRY(send(source, GODWIT_TRY(mirror(standing, parts, *preview))));
         } else if (auto* grant = std::get_if<Grant>(&message)) {
             fault_point("exchange.destination.grant");
-            GODWIT_TRY(standing.machine->grant(GODWIT_TRY(resources_from(grant->descriptors))));
-            GODWIT_TRY(send(source, Granted{}));
+            GODWIT_TRY(take_rights(standing, *grant));
+            GODWIT_TRY(send(source, warm(*standing.machine)));
         } else {
             return Error(ErrorCode::corrupt,
                          "the source sent message " + std::to_string(message.index()) +
@@ -208,14 +244,14 @@ Result<Claimed> claim(Standing& standing, const DestinationParts& parts) {
     fault_point("exchange.destination.claim");
     // The commit: from here the source does not run the guest again by itself.
     const handover::Ownership claimed =
-        GODWIT_TRY(standing.record.claim(standing.source, parts.self));
+        GODWIT_TRY(standing.record->claim(standing.source, parts.self));
     const sys::Moment claimed_at = parts.clock.now();
     fault_point("exchange.destination.claimed");
     if (parts.memory != nullptr) {
         GODWIT_TRY(parts.memory->take());
     }
     // The point of no return: a recovery that was quicker has given the guest back, ours is void.
-    const handover::Ownership mine = GODWIT_TRY(standing.record.confirm(claimed));
+    const handover::Ownership mine = GODWIT_TRY(standing.record->confirm(claimed));
     give_back.commit();
     fault_point("exchange.destination.running");
     return Claimed{.mine = mine, .at = claimed_at};
@@ -229,6 +265,7 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
                 .version = std::string(version()),
                 .build_id = std::string(build_id()),
                 .takes_previews = true,
+                .takes_record_with_grant = true,
                 .sections = {}};
     for (const state::SectionType& type : known_sections(parts)) {
         hello.sections.push_back({.name = std::string(type.name), .version = type.version});
@@ -262,7 +299,7 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     }
     discard(send(source, running), "the source may have died after its offer; the guest runs here");
     return std::pair(TakenMachine{.machine = std::move(standing.machine),
-                                  .record = std::move(standing.record),
+                                  .record = std::move(*standing.record),
                                   .ownership = mine,
                                   .paused = standing.paused},
                      std::move(standing.frames));

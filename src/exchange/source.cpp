@@ -29,8 +29,10 @@ struct Parcel {
     TakeOver take_over;
     sys::MappedRegion state_buffer;
     bool previews_wanted = false; ///< By the successor.
+    bool record_later = false;    ///< It takes the owner record with its other rights.
     bool mirrored = false;        ///< It has proven that it has built the same machine.
     bool granted = false;         ///< It has the right to change what belongs to the machine.
+    Granted warmth;               ///< What it has filled of its page tables.
     std::vector<std::pair<std::string, std::uint32_t>> inverse_calls; ///< By name.
 };
 
@@ -101,6 +103,11 @@ class DescriptorCarrier final : public handover::Carrier {
         parcel.offer.frames =
             sample_frames(machine_.memory(), *channel_.page_map, frames_sampled_default);
         parcel.offer.without_rights = parcel.previews_wanted;
+        if (parcel.record_later) {
+            // Who cannot claim the machine cannot take it before it is trusted.
+            GODWIT_TRY(grant_.descriptors.add("owner",
+                                              GODWIT_TRY(parcel.offer.descriptors.take("owner"))));
+        }
         machine::Resources resources = GODWIT_TRY(machine_.duplicate_resources());
         for (machine::Resource& resource : resources) {
             sys::FdManifest& to =
@@ -124,7 +131,8 @@ class DescriptorCarrier final : public handover::Carrier {
         if (!std::exchange(parcel_.granted, true)) {
             fault_point("exchange.source.grant");
             GODWIT_TRY(call(parcel_, *channel_.successor, "grant", WireMessage(std::move(grant_))));
-            GODWIT_TRY(expect<Granted>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
+            parcel_.warmth = GODWIT_TRY(
+                expect<Granted>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
         }
         return handover::Remaining{};
     }
@@ -283,6 +291,7 @@ class Successor final : public handover::Destination {
                      std::chrono::milliseconds timeout) override {
         hello_ = GODWIT_TRY(expect<Hello>(socket_, timeout, cancel_.fd()));
         parcel_.previews_wanted = hello_.takes_previews;
+        parcel_.record_later = hello_.takes_previews && hello_.takes_record_with_grant;
         if (hello_.protocol != protocol_version) {
             blockers.push_back("the successor speaks handover protocol " +
                                std::to_string(hello_.protocol) + ", this build " +
@@ -434,6 +443,8 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
                                     std::move(report));
     report.state_bytes = state.carried().bytes_copied;
     report.inverse_calls = std::move(parcel.inverse_calls);
+    report.warmed_bytes = parcel.warmth.warmed_bytes;
+    report.second_level_warmed = parcel.warmth.second_level;
     return report;
 }
 

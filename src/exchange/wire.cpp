@@ -41,6 +41,7 @@ void put(const Hello& from, state::HandoverMessage& to) {
     hello.set_version(from.version);
     hello.set_build_id(from.build_id);
     hello.set_takes_previews(from.takes_previews);
+    hello.set_takes_record_with_grant(from.takes_record_with_grant);
     put_sections(from.sections, *hello.mutable_sections());
 }
 
@@ -120,7 +121,10 @@ state::HandoverMessage to_proto(const WireMessage& message) {
     std::visit(Overloaded{
                    [&](const Prepared&) { proto.mutable_prepared(); },
                    [&](const Settle&) { proto.mutable_settle(); },
-                   [&](const Granted&) { proto.mutable_granted(); },
+                   [&](const Granted& from) {
+                       proto.mutable_granted()->set_warmed_bytes(from.warmed_bytes);
+                       proto.mutable_granted()->set_second_level(from.second_level);
+                   },
                    [&](const SettleAnswer& from) {
                        proto.mutable_settled()->set_frames_sampled(from.frames_sampled);
                        proto.mutable_settled()->set_frames_identical(from.frames_identical);
@@ -180,6 +184,7 @@ Result<WireMessage> hello_from(const state::Hello& from) {
                              .version = from.version(),
                              .build_id = from.build_id(),
                              .takes_previews = from.takes_previews(),
+                             .takes_record_with_grant = from.takes_record_with_grant(),
                              .sections = std::move(sections)});
 }
 
@@ -282,7 +287,8 @@ Result<WireMessage> decode(sys::Message packet) {
         return WireMessage(Grant{.descriptors = std::move(descriptors)});
     }
     case Body::kGranted:
-        return WireMessage(Granted{});
+        return WireMessage(Granted{.warmed_bytes = proto.granted().warmed_bytes(),
+                                   .second_level = proto.granted().second_level()});
     case Body::kTakeOver:
         return WireMessage(TakeOver{.state_bytes = proto.take_over().state_bytes(),
                                     .descriptors = GODWIT_TRY(take_descriptors(

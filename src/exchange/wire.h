@@ -35,7 +35,8 @@ struct Hello {
     std::uint32_t instance = 0;
     std::string version;
     std::string build_id;
-    bool takes_previews = false;       ///< Knows Preview and Grant.
+    bool takes_previews = false; ///< Knows Preview and Grant.
+    bool takes_record_with_grant = false;
     std::vector<SectionKind> sections; ///< What it reads; empty from builds that do not say it.
 };
 
@@ -82,7 +83,10 @@ struct Grant {
     sys::FdManifest descriptors;
 };
 
-struct Granted {};
+struct Granted {
+    std::uint64_t warmed_bytes = 0; ///< Of RAM, mapped already.
+    bool second_level = false;      ///< KVM's own tables are filled too.
+};
 
 struct TakeOver {
     std::uint64_t state_bytes = 0;

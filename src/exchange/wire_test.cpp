@@ -103,5 +103,19 @@ TEST(Wire, truncated_offer_never_crashes) {
     EXPECT_GT(refused, 0);
 }
 
+TEST(Wire, hello_and_granted_keep_what_they_say) {
+    auto [source, destination] = make_pair_of_sockets();
+    ASSERT_TRUE(send(destination, Hello{.takes_previews = true, .takes_record_with_grant = true})
+                    .has_value());
+    const auto hello = expect<Hello>(source, long_enough);
+    ASSERT_TRUE(hello.has_value());
+    EXPECT_TRUE(hello->takes_previews && hello->takes_record_with_grant);
+    ASSERT_TRUE(send(destination, Granted{.warmed_bytes = 5, .second_level = true}).has_value());
+    const auto granted = expect<Granted>(source, long_enough);
+    ASSERT_TRUE(granted.has_value());
+    EXPECT_EQ(granted->warmed_bytes, 5U);
+    EXPECT_TRUE(granted->second_level);
+}
+
 } // namespace
 } // namespace godwit::exchange

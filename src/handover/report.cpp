@@ -66,6 +66,8 @@ std::string to_json(const Report& report) {
         {"resources", resources},
         {"guest_bytes_copied", report.guest_bytes_copied},
         {"state_bytes", report.state_bytes},
+        {"warmed_bytes", report.warmed_bytes},
+        {"second_level_warmed", report.second_level_warmed},
         {"inverse_calls", calls},
         {"frames_sampled", report.frames_sampled},
         {"frames_identical", report.frames_identical},

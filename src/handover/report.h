@@ -52,6 +52,8 @@ struct Report {
     std::vector<CarriedResource> resources;
     std::uint64_t guest_bytes_copied = 0; ///< Counted by the carriers of everything but the state.
     std::uint64_t state_bytes = 0;
+    std::uint64_t warmed_bytes = 0;   ///< Of RAM, mapped at the destination before the pause.
+    bool second_level_warmed = false; ///< And in KVM's own tables (requirement I-6).
     /// Calls the source made into the destination, by name (requirement HR-3).
     std::vector<std::pair<std::string, std::uint32_t>> inverse_calls;
     std::uint32_t frames_sampled = 0;

@@ -48,4 +48,15 @@ inline constexpr unsigned long get_xsave = _IOR(KVMIO, 0xA4, XsaveBase);
 inline constexpr unsigned long set_xsave = _IOW(KVMIO, 0xA5, XsaveBase);
 inline constexpr unsigned long get_xsave2 = _IOR(KVMIO, 0xCF, XsaveBase);
 
+/// kvm_pre_fault_memory, of Linux 6.11 (Documentation/virt/kvm/api.rst, 4.143).
+struct PreFaultMemory {
+    std::uint64_t start = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t flags = 0;
+    std::uint64_t padding[5]{};
+};
+static_assert(sizeof(PreFaultMemory) == 64);
+inline constexpr int cap_pre_fault_memory = 236;
+inline constexpr unsigned long pre_fault_memory = _IOWR(KVMIO, 0xD5, PreFaultMemory);
+
 } // namespace godwit::kvm

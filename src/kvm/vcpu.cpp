@@ -58,6 +58,19 @@ Status Vcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) const {
     return call_with(fd_, set_cpuid2, buffer.header(), "KVM_SET_CPUID2");
 }
 
+Status Vcpu::pre_fault(Gpa start, std::uint64_t bytes) const {
+    PreFaultMemory range{.start = start.value, .bytes = bytes};
+    // It says how far it came; a signal may end it early.
+    while (range.bytes != 0) {
+        const Status done = call_with(fd_, pre_fault_memory, &range, "KVM_PRE_FAULT_MEMORY");
+        if (!done.has_value() && done.error().os_errno() != EINTR &&
+            done.error().os_errno() != EAGAIN) {
+            return done;
+        }
+    }
+    return ok();
+}
+
 namespace {
 
 template <typename T>

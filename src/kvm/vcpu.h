@@ -7,6 +7,7 @@
 /// and the kick of vcpu_kick.h: any thread.
 
 #include "base/result.h"
+#include "base/units.h"
 #include "kvm/counted.h"
 #include "sys/fd.h"
 #include "sys/mapping.h"
@@ -47,6 +48,11 @@ class Vcpu {
 
     [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
     [[nodiscard]] const VcpuTraits& traits() const noexcept { return traits_; }
+
+    /// Fills the second-level tables for a range of guest memory, as if the guest had touched it.
+    /// Needs cap_pre_fault_memory of the machine, which only hardware with such tables has. At
+    /// rest.
+    [[nodiscard]] Status pre_fault(Gpa start, std::uint64_t bytes) const;
 
     [[nodiscard]] Status set_cpuid(std::span<const kvm_cpuid_entry2> entries) const;
 

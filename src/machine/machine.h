@@ -90,6 +90,13 @@ class Machine {
     /// All resources of a machine built without rights: RAM is mapped for writing at the addresses
     /// KVM knows already, back ends are made. Must be the same RAM.
     [[nodiscard]] Status grant(Resources resources);
+    /// Page tables filled before the guest comes, so that it does not fault at each page it had.
+    struct Warmth {
+        std::uint64_t bytes = 0;   ///< Of RAM mapped in this process.
+        bool second_level = false; ///< KVM's own tables are filled too; needs support of the host.
+    };
+    /// Fills them for what RAM holds, for at most `limit`. Once it has its rights, at rest.
+    [[nodiscard]] Result<Warmth> warm(std::chrono::milliseconds limit);
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
     ~Machine();

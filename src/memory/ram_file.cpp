@@ -1,6 +1,7 @@
 #include "memory/ram_file.h"
 
 #include "base/scope_guard.h"
+#include "memory/data_runs.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -15,34 +16,8 @@ namespace {
 
 constexpr std::uint64_t step_bytes = 4 * mib;
 
-struct Extent {
-    std::uint64_t start = 0;
-    std::uint64_t end = 0;
-};
-
-/// The next run of data in the file at or after `from`; empty at the end. A file system that knows
-/// no holes reports all as data.
-Result<Extent> next_data(const sys::Fd& fd, std::uint64_t from, std::uint64_t end) {
-    const off_t start = ::lseek(fd.raw(), static_cast<off_t>(from), SEEK_DATA);
-    if (start < 0) {
-        if (errno == ENXIO) {
-            return Extent{.start = end, .end = end};
-        }
-        if (errno == EINVAL) {
-            return Extent{.start = from, .end = end};
-        }
-        return Error::from_errno(errno, "look for data in a RAM file");
-    }
-    const off_t hole = ::lseek(fd.raw(), start, SEEK_HOLE);
-    if (hole < 0) {
-        return Error::from_errno(errno, "look for a hole in a RAM file");
-    }
-    return Extent{.start = std::min(static_cast<std::uint64_t>(start), end),
-                  .end = std::min(static_cast<std::uint64_t>(hole), end)};
-}
-
-/// The same where RAM lies in runs of `fd`; offsets are those of RAM.
-Result<Extent> next_data_in(const sys::Fd& fd,
+/// next_data() where RAM lies in runs of `fd`; offsets are those of RAM.
+Result<DataRun> next_data_in(const sys::Fd& fd,
                             std::span<const PoolRun> runs,
                             std::uint64_t from,
                             std::uint64_t end) {
@@ -54,16 +29,16 @@ Result<Extent> next_data_in(const sys::Fd& fd,
         const std::uint64_t next = ram + run.bytes;
         if (from < next) {
             const std::uint64_t run_end = run.offset + run.bytes;
-            const Extent found = GODWIT_TRY(next_data(fd, run.offset + (from - ram), run_end));
+            const DataRun found = GODWIT_TRY(next_data(fd, run.offset + (from - ram), run_end));
             if (found.start < run_end) {
-                return Extent{.start = ram + (found.start - run.offset),
+                return DataRun{.start = ram + (found.start - run.offset),
                               .end = ram + (found.end - run.offset)};
             }
             from = next;
         }
         ram = next;
     }
-    return Extent{.start = end, .end = end};
+    return DataRun{.start = end, .end = end};
 }
 
 /// Writes `data`, which belongs at offset `at` of RAM, where its runs in `fd` are.
@@ -128,7 +103,7 @@ bytes_at(const GuestMemory& memory, std::uint64_t offset, std::uint64_t length) 
 
 Result<std::uint64_t> write_extent(const GuestMemory& memory,
                                    const sys::Fd& file,
-                                   const Extent& extent,
+                                   const DataRun& extent,
                                    const RamFileProgress& progress,
                                    const std::atomic<bool>& cancel) {
     std::uint64_t written = 0;
@@ -167,7 +142,7 @@ Result<RamFileResult> write_ram_file(const GuestMemory& memory,
     const bool holes_are_zero = !memory.is_private();
     std::uint64_t at = 0;
     while (at < memory.ram_bytes()) {
-        Extent extent{.start = at, .end = memory.ram_bytes()};
+        DataRun extent{.start = at, .end = memory.ram_bytes()};
         if (holes_are_zero) {
             extent = GODWIT_TRY(next_data_in(backing, runs, at, memory.ram_bytes()));
         }
@@ -189,7 +164,7 @@ Status copy_ram(const sys::Fd& from,
     std::vector<std::byte> buffer(step_bytes);
     std::uint64_t at = 0;
     while (at < bytes) {
-        const Extent extent = GODWIT_TRY(next_data(from, at, bytes));
+        const DataRun extent = GODWIT_TRY(next_data(from, at, bytes));
         for (at = extent.start; at < extent.end;) {
             const auto piece = std::span(buffer).first(std::min(step_bytes, extent.end - at));
             GODWIT_TRY(sys::pread_exact(from, piece, at));

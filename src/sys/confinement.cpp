@@ -201,7 +201,10 @@ Result<Fd> follow(const Fd& gate, const SpawnOptions& options) {
         if (second.bytes == 0) {
             return std::move(first.fd);
         }
-        return Error::from_errno(second.text.os_errno, "start '" + options.program + "'");
+        return Error::from_errno(second.text.os_errno,
+                                 "start '" + options.program +
+                                     "', which must be a program that finds its loader among what "
+                                     "a confined process sees, not a script");
     }
     return refused(confinement_step_name(first.text.step), first.text.os_errno);
 }

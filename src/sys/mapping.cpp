@@ -93,6 +93,13 @@ Status MappedRegion::populate(std::uint64_t bytes) const {
     return Error::from_errno(errno, "populate a mapping");
 }
 
+Status populate_for_writing(std::span<std::byte> part) {
+    if (::madvise(part.data(), part.size(), MADV_POPULATE_WRITE) != 0) {
+        return Error::from_errno(errno, "populate part of a mapping");
+    }
+    return ok();
+}
+
 void MappedRegion::unmap() noexcept {
     if (data_ != nullptr) {
         ::munmap(data_, length_);

@@ -65,4 +65,7 @@ class MappedRegion {
     std::uint64_t length_ = 0;
 };
 
+/// Has the kernel map part of a mapping for writing now instead of at the first access.
+[[nodiscard]] Status populate_for_writing(std::span<std::byte> part);
+
 } // namespace godwit::sys

@@ -17,7 +17,6 @@ class Machine(HostTest):
     def setUp(self):
         super().setUp()
         self.environment["GODWIT_VMM"] = str(BIN / "godwit-vmm")
-        self.environment["GODWIT_SERVICE_PARTITION"] = "prefer"
         self.console = None
 
     def clean(self):
@@ -55,6 +54,7 @@ class Machine(HostTest):
         self.assert_nothing_left()
 
     def test_exchanges_under_an_attached_console(self):
+        self.environment["GODWIT_SERVICE_PARTITION"] = "prefer"
         self.boot()
         self.attach()
         self.read_until("report")

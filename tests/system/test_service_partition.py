@@ -146,7 +146,7 @@ class FeatureTest(PartitionTest):
         self.assertEqual(machine["action"], "refused", machine)
         self.assertIn("bits 13 (cx16)", machine["blockers"][0])
         report = self.exchange()
-        self.assertEqual((report["outcome"], report["failed_step"]), ("rolled_back", "state"), report)
+        self.assertEqual((report["outcome"], report["failed_step"]), ("rolled_back", "sync"), report)
         self.assertIn("bits 13 (cx16)", report["reason"])
         self.assertEqual(report["phases_us"]["pause"], 0)
         self.assertEqual(self.pid(), pid)
