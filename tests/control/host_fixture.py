@@ -56,6 +56,7 @@ class HostTest(unittest.TestCase):
         self.environment = dict(os.environ, GODWIT_RUN_DIR=str(self.run_dir), GODWIT_VMM=str(self.fake()),
                                 GODWITD=str(BIN / "godwitd"),
                                 GODWIT_SERVICE_PARTITION="off")  # Scripts are not found inside one.
+        self.daemon_command = [BIN / "godwitd"]
         self.daemon = None
         self.addCleanup(self.clean)
 
@@ -82,7 +83,7 @@ class HostTest(unittest.TestCase):
         """Starts godwitd and gives the line it says when it is ready or has failed."""
         reader, writer = os.pipe()
         log = open(self.root / "godwitd.log", "ab")
-        self.daemon = subprocess.Popen([BIN / "godwitd", "--ready-fd", str(writer), *arguments],
+        self.daemon = subprocess.Popen([*self.daemon_command, "--ready-fd", str(writer), *arguments],
                                        env=self.environment, pass_fds=[writer], stderr=log)
         log.close()
         os.close(writer)

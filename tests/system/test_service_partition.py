@@ -133,6 +133,35 @@ class LifeTest(PartitionTest):
         self.finish()
 
 
+class RefusingHostTest(PartitionTest):
+    """A host whose kernel gives no more user namespaces: godwitd runs in one that may have none below it."""
+
+    def setUp(self):
+        super().setUp()
+        self.daemon_command = ["unshare", "--user", "--map-root-user", "sh", "-c",
+                               'echo 0 >/proc/sys/user/max_user_namespaces && exec "$0" "$@"', BIN / "godwitd"]
+
+    def test_preferred_partition_is_left_out_and_the_report_says_why(self):
+        self.begin()
+        report = self.exchange()
+        self.assertEqual((report["outcome"], report["service_partition"]["confined"]), ("done", False), report)
+        self.assertIn("does not let a process be confined: create its namespaces",
+                      report["service_partition"]["reason"])
+        self.runs_on()
+        self.finish()
+
+    def test_required_partition_refuses_the_exchange(self):
+        self.begin("--service-partition", "require")
+        pid = self.pid()
+        report = self.exchange()
+        self.assertEqual(report["outcome"], "rolled_back", report)
+        self.assertIn("create its namespaces", report["reason"])
+        self.assertEqual(self.vmm_pids(), [pid])
+        self.assertEqual(len([name for name in self.sockets() if name.startswith("vmm-")]), 1)
+        self.runs_on()
+        self.finish()
+
+
 class FeatureTest(PartitionTest):
     def test_missing_cpu_feature_is_refused_by_name_before_anything_pauses(self):
         """HR-7: the new build is offered a processor without a feature the guest has."""
