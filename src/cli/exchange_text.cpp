@@ -92,6 +92,15 @@ std::string other_counts(const Json& counts) {
     return text;
 }
 
+/// A host that refuses the partition, where it is only preferred.
+std::string without_partition(const Json& report) {
+    const Json partition = member(report, "service_partition");
+    const std::string reason = printable(text_member(partition, "reason"));
+    return reason.empty() || reason == "switched off"
+               ? std::string()
+               : "  its new VMM was not confined before: " + reason + "\n";
+}
+
 } // namespace
 
 std::string exchange_text(const Json& report) {
@@ -99,7 +108,7 @@ std::string exchange_text(const Json& report) {
            "); it stood still for " +
            duration(member(report, "blackout_us"), "no time, it was paused") + ", " +
            std::to_string(number_member(report, "guest_bytes_copied")) +
-           " bytes of its memory were copied\n";
+           " bytes of its memory were copied\n" + without_partition(report);
 }
 
 std::string plan_text(const Json& plan) {

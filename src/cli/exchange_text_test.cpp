@@ -53,6 +53,17 @@ TEST(progress_lines, who_is_under_way_comes_first_and_all_are_counted) {
     EXPECT_TRUE(has(lines[3], "2 of 3 done, 1 under way")) << lines[3];
 }
 
+TEST(exchange_text, says_so_if_the_host_did_not_confine_the_successor) {
+    Json report{{"machine", "a1"},
+                {"blackout_us", 800},
+                {"service_partition", {{"confined", false}, {"reason", "no\nnamespaces"}}}};
+    EXPECT_TRUE(has(exchange_text(report), "was not confined before: no?namespaces"));
+    report["service_partition"]["reason"] = "switched off";
+    EXPECT_FALSE(has(exchange_text(report), "confined"));
+    report["service_partition"] = {{"confined", true}, {"reason", nullptr}};
+    EXPECT_FALSE(has(exchange_text(report), "confined"));
+}
+
 TEST(exchange_texts, nonsense_is_shown_as_what_is_missing) {
     for (const Json& nonsense : {Json(), Json(7), Json::array({1, "x"}), Json::object()}) {
         EXPECT_FALSE(plan_text(nonsense).empty());

@@ -106,7 +106,8 @@ void ServicePartition::serve(std::uint32_t events) {
 
 Json ServicePartition::report() {
     // What it was refused as its last act may not have been served yet.
-    while (refusals_.valid() && take_refusal()) {
+    // Not all of a process that goes on trying: it is served by the loop.
+    for (std::size_t i = 0; i < refusals_listed_max && refusals_.valid() && take_refusal(); ++i) {
     }
     return {{"confined", true},
             {"reason", nullptr},

@@ -1,7 +1,9 @@
 """The successor waits in a service partition: what it can do there, what it is refused, and that it leaves."""
 
+import json
 import os
 import pathlib
+import socket
 import sys
 import unittest
 
@@ -130,6 +132,30 @@ class LifeTest(PartitionTest):
         self.assertEqual((report["outcome"], report["service_partition"]),
                          ("done", {"confined": False, "reason": "switched off"}))
         self.assertEqual(namespaces_of(self.pid()), namespaces_of(os.getpid()))
+        self.finish()
+
+
+class RequestTest(PartitionTest):
+    def ask_vmm(self, method, fds=(), **params):
+        """The answer of the VMM itself, past godwitd."""
+        path = next((self.run_dir / "machines/web1").glob("vmm-*.sock"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.settimeout(30)
+            client.connect(str(path))
+            socket.send_fds(client, [json.dumps({"id": 1, "method": method, "params": params}).encode()], list(fds))
+            return json.loads(client.recv(65536))
+
+    def test_process_outside_of_a_partition_refuses_what_only_one_inside_is_asked(self):
+        self.begin()
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+        self.addCleanup(os.close, root)
+        own = {"uid": os.geteuid(), "gid": os.getegid()}
+        for _ in range(2):  # One that never was in a partition, and one that has left it.
+            self.assertEqual(self.ask_vmm("leave_partition", [root], **own)["error"]["code"], "conflict")
+            self.assertEqual(self.ask_vmm("pagemap", [root])["error"]["code"], "invalid_argument")
+            self.assertFalse(self.ask_vmm("status")["result"]["confined"])
+            self.assertEqual(self.ask_vmm("status")["result"]["pid"], self.pid())
+            self.assertEqual(self.exchange()["outcome"], "done")
         self.finish()
 
 
