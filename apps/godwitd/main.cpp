@@ -89,8 +89,9 @@ int main(int argc, char** argv) {
     app.add_option("--lock-fd",
                    inherited.lock,
                    "The run directory's lock, from the godwitd that became this one");
-    app.add_option(
-        "--join-fd", inherited.join, "Socket to the godwitd this one takes a divided host over from");
+    app.add_option("--join-fd",
+                   inherited.join,
+                   "Socket to the godwitd this one takes a divided host over from");
     app.add_option("--log-level", level, "debug, info, warn or error");
     app.add_option("--pool",
                    options.pool_bytes,

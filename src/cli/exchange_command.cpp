@@ -175,12 +175,13 @@ void add_ways(CLI::App& exchange, ExchangeCommand& command) {
                     "one beside godwitd)")
         ->type_name("PATH");
     exchange
-        .add_option("--mode",
-                    command.mode,
-                    "hot-restart (default): each new VMM stands beside the old one until it takes "
-                    "over; suspend: godwitd and all VMMs are replaced while the machines rest in "
-                    "memory; partition: a second godwitd beside this one takes the machines over by "
-                    "pointers")
+        .add_option(
+            "--mode",
+            command.mode,
+            "hot-restart (default): each new VMM stands beside the old one until it takes "
+            "over; suspend: godwitd and all VMMs are replaced while the machines rest in "
+            "memory; partition: a second godwitd beside this one takes the machines over by "
+            "pointers")
         ->type_name("MODE")
         ->check(CLI::IsMember(mode_names()).description(""));
     exchange

@@ -27,8 +27,6 @@ struct DaemonOptions {
     sys::Fd inherited_lock;
     /// Size of the host's memory pool; 0: none; nothing: all memory, when it is first wanted.
     std::optional<std::uint64_t> pool_bytes;
-    /// Flags a godwitd that follows this one is started with as well.
-    std::vector<std::string> kept_arguments;
     /// Socket to the godwitd this one takes a divided host over from; invalid: none.
     sys::Fd join;
 };

@@ -19,8 +19,8 @@ enum class ExchangeMode : std::uint8_t {
 
 /// How a mode is reached.
 enum class ExchangeReach : std::uint8_t {
-    absent,     ///< This version knows the name and cannot do it.
-    machine,    ///< Each machine has an exchange of its own.
+    absent,       ///< This version knows the name and cannot do it.
+    machine,      ///< Each machine has an exchange of its own.
     all_machines, ///< Only as an exchange of all machines.
     whole_host,   ///< One run with a request of its own replaces programs of the host.
 };

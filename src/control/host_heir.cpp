@@ -292,6 +292,11 @@ void HostHeir::vmm_event(VmmInstance& vmm, const Json& event) {
     }
 }
 
+/// It starts its VMMs unconfined: they claim extents of the pool, which takes rights.
+void HostHeir::vmm_refused(VmmInstance& vmm, const std::string& what) {
+    log::warn("heir_vmm_refused", {{"machine", vmm.machine()}, {"what", what}});
+}
+
 void HostHeir::vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) {
     log::info("heir_vmm_ended", {{"machine", vmm.machine()}, {"how", exit.to_string()}});
     const auto found = guests_.find(vmm.machine());

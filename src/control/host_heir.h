@@ -54,6 +54,7 @@ class HostHeir final : public VmmWatcher {
 
     void vmm_changed(VmmInstance& vmm) override;
     void vmm_event(VmmInstance& vmm, const Json& event) override;
+    void vmm_refused(VmmInstance& vmm, const std::string& what) override;
     void vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) override;
 
   private:

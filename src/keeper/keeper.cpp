@@ -15,9 +15,10 @@ Result<std::unique_ptr<Keeper>> Keeper::create(Options options, const sys::Clock
     keeper->started_at_ = clock.now();
     keeper->loop_ = GODWIT_TRY(sys::EventLoop::create());
     keeper->control_ = GODWIT_TRY(vmm::ControlServer::create(
-        *keeper->loop_, keeper->options_.control_path(), [raw = keeper.get()](auto request) {
-            raw->handle(std::move(request));
-        }));
+        *keeper->loop_,
+        GODWIT_TRY(
+            sys::Listener::create(keeper->options_.control_path(), sys::SocketKind::messages)),
+        [raw = keeper.get()](auto request) { raw->handle(std::move(request)); }));
     return keeper;
 }
 

@@ -189,7 +189,9 @@ void Keeper::give_record(const vmm::ControlServer::Reply& reply) const {
         reply.error(fd.error());
         return;
     }
-    reply.result({{"machine_id", parcel_->machine_id()}}, std::move(*fd));
+    std::vector<sys::Fd> passed;
+    passed.push_back(std::move(*fd));
+    reply.result({{"machine_id", parcel_->machine_id()}}, std::move(passed));
 }
 
 namespace {

@@ -18,9 +18,9 @@ constexpr std::uint64_t step_bytes = 4 * mib;
 
 /// next_data() where RAM lies in runs of `fd`; offsets are those of RAM.
 Result<DataRun> next_data_in(const sys::Fd& fd,
-                            std::span<const PoolRun> runs,
-                            std::uint64_t from,
-                            std::uint64_t end) {
+                             std::span<const PoolRun> runs,
+                             std::uint64_t from,
+                             std::uint64_t end) {
     if (runs.empty()) {
         return next_data(fd, from, end);
     }
@@ -32,7 +32,7 @@ Result<DataRun> next_data_in(const sys::Fd& fd,
             const DataRun found = GODWIT_TRY(next_data(fd, run.offset + (from - ram), run_end));
             if (found.start < run_end) {
                 return DataRun{.start = ram + (found.start - run.offset),
-                              .end = ram + (found.end - run.offset)};
+                               .end = ram + (found.end - run.offset)};
             }
             from = next;
         }

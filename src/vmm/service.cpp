@@ -195,21 +195,21 @@ Status Service::begin_incoming() {
     foreign_memory_ = GODWIT_TRY(foreign_memory(options_, clock_));
     tell_ready(ok());
     start_job("takeover", [this, source] {
-        auto result = exchange::run_destination({.self = options_.instance,
-                                                 .events = machine_events(),
-                                                 .adopt_endpoints =
-                                                     [this](const machine::MachineSpec& spec,
-                                                            const state::Section& section,
-                                                            sys::FdManifest descriptors) {
-                                                         make_consoles(spec);
-                                                         return consoles_->adopt(
-                                                             section, std::move(descriptors));
-                                                     },
-                                                 .endpoints_section = state::on_trial(Consoles::section),
-                                                 .clock = clock_,
-                                                 .memory = foreign_memory_.get(),
-                                                 .page_map = page_map_},
-                                                *source);
+        auto result = exchange::run_destination(
+            {.self = options_.instance,
+             .events = machine_events(),
+             .adopt_endpoints =
+                 [this](const machine::MachineSpec& spec,
+                        const state::Section& section,
+                        sys::FdManifest descriptors) {
+                     make_consoles(spec);
+                     return consoles_->adopt(section, std::move(descriptors));
+                 },
+             .endpoints_section = state::on_trial(Consoles::section),
+             .clock = clock_,
+             .memory = foreign_memory_.get(),
+             .page_map = page_map_},
+            *source);
         // Functions kept by the loop must be copyable or moved; the pair is moved through a shared
         // pointer.
         auto kept = std::make_shared<decltype(result)>(std::move(result));
