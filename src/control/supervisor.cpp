@@ -30,7 +30,9 @@ std::string MachineEntry::state() const {
     if (owner == nullptr) {
         return "recovering";
     }
-    if (!owner->trouble().empty() || !owner->status().has_value()) {
+    // One that has told its end closes its connection on the way.
+    const bool silent = !owner->trouble().empty() && !end.has_value();
+    if (silent || !owner->status().has_value()) {
         return "unresponsive";
     }
     const std::string& said = owner->status()->state;
