@@ -2,6 +2,7 @@
 starts: afterwards every guest runs on, content, and every frame of the pool has the one owner that serves."""
 
 import json
+import signal
 import sys
 import unittest
 
@@ -39,6 +40,8 @@ class KillSweep(PartitionBase):
         finally:
             command.kill()
             command.communicate()
+        if point in OLD:
+            self.assertEqual(self.daemon.wait(PATIENCE_S), -signal.SIGKILL, "the point was not reached")
         self.someone_serves_everything()
 
     def someone_serves_everything(self):

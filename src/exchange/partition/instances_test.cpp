@@ -141,6 +141,58 @@ TEST_F(PartitionTest, freed_cpu_goes_over_and_is_announced) {
     EXPECT_FALSE(old_.mover().give_cpu(2).has_value()) << "it is not ours any more";
 }
 
+// A machine that was not to be had after all, by the record: word and extents go back, with bytes.
+TEST_F(PartitionTest, claimer_gives_back_what_it_has_claimed_in_part_or_whole) {
+    for (const bool whole : {false, true}) {
+        const std::size_t slot = give();
+        const News offer = next_offer(new_.mover());
+        Taken taken = GODWIT_MUST(new_.mover().look(offer)); // It is a good offer.
+        ASSERT_TRUE(new_.mover().claim_word(offer).has_value());
+        EXPECT_FALSE(old_.mover().take_back(slot).has_value());
+        if (whole) {
+            ASSERT_TRUE(new_.mover().claim_extents(taken).has_value());
+        }
+        ASSERT_TRUE(new_.mover().give_back(taken).has_value());
+        EXPECT_EQ(old_.mover().fate_of(slot), Fate::ours);
+        EXPECT_EQ(frames_of(old_id), frames - 10);
+        ASSERT_TRUE(old_.mover().take_back_claimed(slot).has_value());
+    }
+    EXPECT_EQ(read(first_frame_, 14), "program's data");
+    EXPECT_TRUE(pool_.table().prove(GODWIT_MUST(pool_.table().snapshot())).has_value());
+}
+
+TEST_F(PartitionTest, giver_takes_back_what_a_dead_claimer_has_begun_to_claim) {
+    const std::size_t slot = give();
+    const News offer = next_offer(new_.mover());
+    Taken taken = GODWIT_MUST(new_.mover().look(offer)); // It is a good offer.
+    ASSERT_TRUE(new_.mover().claim_word(offer).has_value());
+    ASSERT_TRUE(new_.mover().claim_extents(taken).has_value());
+    ASSERT_TRUE(old_.mover().take_back_claimed(slot).has_value());
+    EXPECT_EQ(old_.mover().fate_of(slot), Fate::ours);
+    EXPECT_EQ(frames_of(old_id), frames - 10);
+    EXPECT_TRUE(old_.mover()
+                    .give({.name = "kv", .kind = ProgramKind::processes, .tag = program_tag})
+                    .has_value());
+}
+
+TEST_F(PartitionTest, offer_that_was_taken_back_cannot_be_claimed) {
+    const std::size_t slot = give();
+    const News offer = next_offer(new_.mover());
+    ASSERT_TRUE(old_.mover().take_back(slot).has_value());
+    EXPECT_FALSE(new_.mover().claim_word(offer).has_value());
+}
+
+// MP-8: nobody is left to accept what is sealed.
+TEST_F(PartitionTest, sealed_estate_without_an_heir_is_taken_back) {
+    move_over();
+    seal_estate();
+    EXPECT_FALSE(old_.reclaim().has_value());
+    old_.heir_ended();
+    EXPECT_FALSE(GODWIT_MUST(region_.read_estate()).has_value());
+    ASSERT_TRUE(old_.reclaim().has_value());
+    expect_everything_is(old_id);
+}
+
 TEST_F(PartitionTest, program_goes_over_in_the_same_frames_with_its_bytes) {
     const Taken taken = move_over();
     EXPECT_EQ(taken.program.memory[0].run, (memory::FrameRun{.first = first_frame_, .frames = 8}));
