@@ -93,8 +93,9 @@ void ExchangeAll::planned(Result<ExchangePlan> plan) {
         machines_.push_back(result_of(machine, plan->build_id));
     }
     // With a blocker somewhere and "stop on failure" nothing begins: the plan is there to be read.
-    stopping_ = stopping_ || (request_.on_failure == Supervisor::OnFailure::stop &&
-                              count(MachineOutcome::refused) > 0);
+    const bool all_or_none =
+        request_.on_failure == Supervisor::OnFailure::stop || plan->mode == ExchangeMode::partition;
+    stopping_ = stopping_ || (all_or_none && count(MachineOutcome::refused) > 0);
     if (plan->mode == ExchangeMode::partition && !stopping_) {
         divide();
         return;

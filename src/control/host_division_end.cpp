@@ -146,16 +146,16 @@ Status HostDivision::take_everything_back() {
     if (!own_cpus_.has_value()) {
         return ok();
     }
-    GODWIT_TRY(own_cpus_->set_cpus(host_cpus_));
     for (const auto& [name, entry] : supervisor_.machines_) {
         if (entry->owner != nullptr && entry->owner->alive()) {
             GODWIT_TRY(own_cpus_->add_process(entry->owner->pid()));
         }
     }
+    // Before we take its CPUs: two partitions cannot have the same one.
     heir_cpus_.reset();
     partition::CpuPartition::remove_left(
         division::cpu_partition_name(region_->names().new_instance.value));
-    return ok();
+    return own_cpus_->set_cpus(host_cpus_);
 }
 
 } // namespace godwit::control

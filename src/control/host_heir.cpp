@@ -166,12 +166,13 @@ void HostHeir::settle() {
         return; // The next tick goes on where it stopped.
     }
     if (*stage == NewStage::done) {
+        // First what the old one has left: two partitions cannot have the same CPU.
+        partition::CpuPartition::remove_left(
+            division::cpu_partition_name(region_->names().old_instance.value));
         const Status wider = widen();
         if (!wider.has_value()) {
             log::warn("cpus_not_taken", {{"reason", wider.error().to_string()}});
         }
-        partition::CpuPartition::remove_left(
-            division::cpu_partition_name(region_->names().old_instance.value));
         complete_report();
         over(true);
         return;

@@ -186,6 +186,10 @@ void Supervisor::adopt_all(Reply<void> settled) {
             std::make_unique<Suspension>(*this, std::move(note), Suspension::operation_none);
         suspension_->begin();
     }
+    const Status tidied = pool_.keep_only(pool_machines()); // If it was inherited.
+    if (!tidied.has_value()) {
+        log::warn("pool_not_tidied", {{"reason", tidied.error().to_string()}});
+    }
     settled_ = std::move(settled);
     Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(settle_time_max, {}, [this] {
         settle_timer_.reset();

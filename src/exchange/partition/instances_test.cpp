@@ -175,6 +175,17 @@ TEST_F(PartitionTest, giver_takes_back_what_a_dead_claimer_has_begun_to_claim) {
                     .has_value());
 }
 
+// The giver dies while the program goes over: its heir and the process that claims are one
+// instance.
+TEST_F(PartitionTest, extents_the_instance_has_just_inherited_count_as_claimed) {
+    give();
+    Taken taken = GODWIT_MUST(new_.mover().look(next_offer(new_.mover()))); // It is a good offer.
+    Legacy legacy;
+    ASSERT_TRUE(claim_memory(new_pool_, {old_id.value}, {new_id.value}, legacy).has_value());
+    ASSERT_TRUE(new_.mover().claim_extents(taken).has_value());
+    EXPECT_EQ(taken.program.memory[0].owner, memory::PoolOwner{new_id.value});
+}
+
 TEST_F(PartitionTest, offer_that_was_taken_back_cannot_be_claimed) {
     const std::size_t slot = give();
     const News offer = next_offer(new_.mover());

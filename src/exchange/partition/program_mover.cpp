@@ -193,11 +193,26 @@ Status ProgramMover::claim_word(const News& offer) {
     return ok();
 }
 
+/// Of one that our instance has inherited in this moment, from a giver that has died, the claim is
+/// made already.
+Result<Extent> ProgramMover::claim_extent(const Extent& extent) {
+    Result<Extent> claimed = parts_.pool.table().claim(extent, self_owner());
+    if (claimed.has_value()) {
+        return claimed;
+    }
+    for (const Extent& now : GODWIT_TRY(parts_.pool.table().snapshot())) {
+        if (now.run == extent.run && now.owner == self_owner() && now.label == extent.label) {
+            return now;
+        }
+    }
+    return claimed;
+}
+
 Status ProgramMover::claim_extents(Taken& taken) {
     fault_point("partition.take.3");
     for (auto* list : {&taken.program.memory, &taken.program.state}) {
         for (Extent& extent : *list) {
-            extent = GODWIT_TRY(parts_.pool.table().claim(extent, self_owner()));
+            extent = GODWIT_TRY(claim_extent(extent));
             fault_point("partition.take.extent");
         }
     }

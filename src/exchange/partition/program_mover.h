@@ -111,6 +111,7 @@ class ProgramMover {
     explicit ProgramMover(const Parts& parts) : parts_(parts) {}
     [[nodiscard]] Result<std::size_t> free_slot() const;
     [[nodiscard]] Status check_program(const ProgramOffer& program) const;
+    [[nodiscard]] Result<memory::Extent> claim_extent(const memory::Extent& extent);
     [[nodiscard]] Status move_extents(std::uint64_t tag,
                                       memory::Purpose purpose,
                                       memory::PoolOwner from,
