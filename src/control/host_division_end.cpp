@@ -155,7 +155,10 @@ Status HostDivision::take_everything_back() {
     heir_cpus_.reset();
     partition::CpuPartition::remove_left(
         division::cpu_partition_name(region_->names().new_instance.value));
-    return own_cpus_->set_cpus(host_cpus_);
+    GODWIT_TRY(own_cpus_->set_cpus(host_cpus_));
+    partition::CpuPartition::remove_left(
+        division::cpu_partition_name(region_->names().old_instance.value));
+    return ok();
 }
 
 } // namespace godwit::control

@@ -173,6 +173,9 @@ void HostHeir::settle() {
         if (!wider.has_value()) {
             log::warn("cpus_not_taken", {{"reason", wider.error().to_string()}});
         }
+        // All of it is ours: nothing is divided any more.
+        partition::CpuPartition::remove_left(
+            division::cpu_partition_name(region_->names().new_instance.value));
         complete_report();
         over(true);
         return;

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
+#include <sstream>
 #include <system_error>
 
 namespace godwit::exchange::partition {
@@ -154,14 +155,35 @@ void CpuPartition::remove() noexcept {
     }
 }
 
+namespace {
+
+/// Moves whoever is left in a cgroup to its parent and removes it. Again where processes start
+/// others meanwhile.
+void dissolve(const std::string& folder) {
+    const std::string parent = folder.substr(0, folder.rfind('/'));
+    for (int round = 0; round < placing_rounds_max && ::rmdir(folder.c_str()) != 0; ++round) {
+        const Result<std::string> text =
+            sys::read_file(folder + "/cgroup.procs", cgroup_file_bytes_max);
+        if (!text.has_value()) {
+            return;
+        }
+        std::istringstream processes(*text);
+        for (std::string process; std::getline(processes, process);) {
+            discard(write_value(parent + "/cgroup.procs", process), "it may have ended");
+        }
+    }
+}
+
+} // namespace
+
 void CpuPartition::remove_left(const std::string& name, const CpuRoots& roots) noexcept {
     if (!check_name(name).has_value()) {
         return;
     }
     for (const std::string& root : roots.unified) {
-        ::rmdir((root + "/" + name).c_str());
+        dissolve(root + "/" + name);
     }
-    ::rmdir((roots.cpuset_v1 + "/" + name).c_str());
+    dissolve(roots.cpuset_v1 + "/" + name);
 }
 
 Status CpuPartition::try_cgroup2(const std::string& name, const CpuRoots& roots) {

@@ -51,7 +51,8 @@ class CpuPartition {
     [[nodiscard]] CpuMechanism mechanism() const noexcept { return mechanism_; }
     /// Why no better mechanism is used, for the report; empty if nothing could be better.
     [[nodiscard]] const std::string& note() const noexcept { return note_; }
-    /// Removes what an instance that has ended left under this name; nothing if there is nothing.
+    /// Removes what an instance has left under this name; who is still in it goes to the parent, so
+    /// may run wherever that may. Nothing if there is nothing.
     static void remove_left(const std::string& name, const CpuRoots& roots = {}) noexcept;
 
   private:
