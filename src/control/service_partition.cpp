@@ -25,7 +25,7 @@ constexpr std::array<PolicyName, 3> policies{{{PartitionPolicy::require, "requir
 /// First of 2^24 user ids behind those that systemd gives to containers (UIDS-GIDS.md of systemd).
 constexpr unsigned first_own_uid = 0x70000000;
 constexpr std::uint32_t own_uids = 1U << 24U;
-constexpr std::uint64_t map_bytes_max = 64 * 1024;
+constexpr std::uint64_t map_bytes_max = 64ULL << 10U;
 
 /// Whether all user ids can be given away here: as root, and not in a container with few of them.
 bool may_give_any_user() {

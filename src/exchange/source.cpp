@@ -49,7 +49,16 @@ Status call(Parcel& parcel,
     } else {
         ++found->second;
     }
-    return send(successor, message);
+    Status sent = send(successor, message);
+    if (!sent.has_value()) {
+        // Who has gone may have said why before: that is the better reason.
+        const Result<WireMessage> last = receive(successor, std::chrono::milliseconds(0));
+        if (!last.has_value() && last.error().code() != ErrorCode::timeout &&
+            last.error().code() != ErrorCode::peer_closed) {
+            return last.error();
+        }
+    }
+    return sent;
 }
 
 /// The way to the successor while the guest runs. Without one a carrier is only asked what it is.

@@ -52,13 +52,10 @@ Status protect_writable(std::byte* host) {
                    "mprotect of guest memory for writing");
 }
 
-Status open_writable(const std::string& path, sys::Trespass what, std::string text) {
+Status open_writable(const std::string& path, sys::Trespass what, const std::string& text) {
     const Result<sys::Fd> opened = sys::open(path, O_RDWR);
-    return outcome(opened.has_value(),
-                   opened.has_value() ? 0 : opened.error().os_errno(),
-                   what,
-                   0,
-                   std::move(text));
+    return outcome(
+        opened.has_value(), opened.has_value() ? 0 : opened.error().os_errno(), what, 0, text);
 }
 
 } // namespace

@@ -28,7 +28,7 @@ constexpr unsigned long namespaces =
     CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC;
 /// Out of the way of the numbers a child is promised.
 constexpr int high_number = 700;
-constexpr std::uint64_t map_bytes_max = 64 * 1024;
+constexpr std::uint64_t map_bytes_max = 64ULL << 10U;
 
 constexpr std::uint64_t bit(unsigned capability) {
     return std::uint64_t{1} << capability;
