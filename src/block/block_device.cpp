@@ -4,11 +4,6 @@ namespace godwit::block {
 
 namespace {
 
-bool changes(BlockOperation operation) noexcept {
-    return operation == BlockOperation::write || operation == BlockOperation::discard ||
-           operation == BlockOperation::write_zeroes;
-}
-
 Status validate_segments(const BlockRequest& request) {
     if (request.segments.size() > segments_max || request.bytes > transfer_bytes_max) {
         return Error(ErrorCode::invalid_argument,
@@ -33,7 +28,7 @@ Status validate_segments(const BlockRequest& request) {
 } // namespace
 
 Status validate(const BlockRequest& request, const BlockGeometry& geometry) {
-    if (changes(request.operation) && geometry.read_only) {
+    if (changes_data(request.operation) && geometry.read_only) {
         return Error(ErrorCode::permission_denied, "the disk is read-only");
     }
     if (request.operation == BlockOperation::flush) {

@@ -23,6 +23,12 @@ inline constexpr std::uint64_t transfer_bytes_max = std::uint64_t{1} << 30U;
 
 enum class BlockOperation : std::uint8_t { read, write, flush, discard, write_zeroes };
 
+/// Whether it may change what later reads give.
+[[nodiscard]] constexpr bool changes_data(BlockOperation operation) noexcept {
+    return operation == BlockOperation::write || operation == BlockOperation::discard ||
+           operation == BlockOperation::write_zeroes;
+}
+
 struct BlockRequest {
     BlockOperation operation = BlockOperation::read;
     /// Write-through: durable before done() (FUA).

@@ -1,6 +1,5 @@
 #include "base/units.h"
 #include "block/file_device.h"
-#include "block/testing/fault_device.h"
 #include "block/testing/perform.h"
 #include "block/testing/temporary_image.h"
 
@@ -271,42 +270,6 @@ TEST(FileDevice, destructor_finishes_what_is_in_flight) {
     };
     disk.device->submit(flush);
     disk.device.reset();
-    EXPECT_EQ(done, 1);
-}
-
-TEST(FaultDevice, fails_the_chosen_request_only) {
-    Disk disk = make_disk(tmpfs);
-    testing::FaultDevice faults(std::move(disk.device), *disk.loop);
-    faults.add({.operation = BlockOperation::flush, .skip = 1});
-    std::array<BlockRequest, 3> flushes{request_of(BlockOperation::flush, 0, 0),
-                                        request_of(BlockOperation::flush, 0, 0),
-                                        request_of(BlockOperation::flush, 0, 0)};
-    const std::vector<Status> outcomes = perform_all(faults, *disk.loop, flushes);
-    EXPECT_TRUE(outcomes[0].has_value());
-    ASSERT_FALSE(outcomes[1].has_value());
-    EXPECT_EQ(outcomes[1].error().os_errno(), EIO);
-    EXPECT_TRUE(outcomes[2].has_value());
-    EXPECT_EQ(faults.faults(), 1U);
-}
-
-TEST(FaultDevice, held_request_finishes_after_release) {
-    Disk disk = make_disk(tmpfs);
-    testing::FaultDevice faults(std::move(disk.device), *disk.loop);
-    faults.add({.fault = testing::Fault::hold});
-    BlockRequest flush = request_of(BlockOperation::flush, 0, 0);
-    faults.submit(flush);
-    EXPECT_EQ(faults.in_flight(), 1U);
-    disk.loop->post([&] { faults.release_held(); });
-    BlockRequest other = request_of(BlockOperation::flush, 0, 0);
-    int done = 0;
-    flush.owner = &done;
-    flush.done = [](BlockRequest& request, Status) noexcept {
-        ++*static_cast<int*>(request.owner);
-    };
-    EXPECT_TRUE(perform(faults, *disk.loop, other).has_value());
-    while (faults.in_flight() > 0) {
-        ASSERT_TRUE(disk.loop->run_once(std::chrono::seconds(10)).has_value());
-    }
     EXPECT_EQ(done, 1);
 }
 
