@@ -14,6 +14,18 @@ Result<std::unique_ptr<FaultDevice>> FaultDevice::create(std::unique_ptr<BlockDe
     return made;
 }
 
+FaultDevice::~FaultDevice() {
+    below_.reset();
+    for (Interception* taken : std::exchange(due_, {})) {
+        Status status = std::move(taken->status);
+        BlockRequest& request = pool_.restore(*taken);
+        request.done(request, std::move(status));
+    }
+    while (BlockRequest* const request = held_.try_pop()) {
+        request->done(*request, Error(ErrorCode::cancelled, "the disk was closed"));
+    }
+}
+
 namespace {
 
 bool matches(const FaultRule& rule, const BlockRequest& request) noexcept {

@@ -43,6 +43,18 @@ Result<std::unique_ptr<ThrottleDevice>> ThrottleDevice::create(std::unique_ptr<B
     return made;
 }
 
+ThrottleDevice::~ThrottleDevice() {
+    below_.reset();
+    while (!early_.empty()) {
+        Interception& taken = *early_.back();
+        early_.pop_back();
+        finish(taken);
+    }
+    while (BlockRequest* const request = waiting_.try_pop()) {
+        request->done(*request, Error(ErrorCode::cancelled, "the disk was closed"));
+    }
+}
+
 void ThrottleDevice::submit(BlockRequest& request) {
     ++in_flight_;
     waiting_.push(request);
