@@ -81,7 +81,7 @@ TEST(ThrottleDevice, bandwidth_bounds_transfers_one_after_the_other) {
     device->submit(first.block);
     const sys::Nanoseconds took = world.run(*device, second);
     EXPECT_TRUE(first.outcome.has_value());
-    EXPECT_GE(took, milliseconds(198)); // 200 ms but for the lateness an alarm may have.
+    EXPECT_GE(took, milliseconds(200));
     EXPECT_LT(took, milliseconds(202));
 }
 
@@ -93,7 +93,7 @@ TEST(ThrottleDevice, latency_is_shared_by_requests_on_their_way) {
     device->submit(first.block);
     const sys::Nanoseconds took = world.run(*device, second);
     EXPECT_TRUE(first.outcome.has_value());
-    EXPECT_GE(took, milliseconds(7));
+    EXPECT_GE(took, milliseconds(10));
     EXPECT_LT(took, milliseconds(11));
 }
 
@@ -103,9 +103,9 @@ TEST(ThrottleDevice, seek_costs_only_where_the_place_changes) {
     Request first(BlockOperation::read, 8192, 512);
     Request follows(BlockOperation::read, 8704, 512);
     Request elsewhere(BlockOperation::read, 0, 512);
-    EXPECT_GE(world.run(*device, first), milliseconds(47));
+    EXPECT_GE(world.run(*device, first), milliseconds(50));
     EXPECT_LT(world.run(*device, follows), milliseconds(1));
-    EXPECT_GE(world.run(*device, elsewhere), milliseconds(47));
+    EXPECT_GE(world.run(*device, elsewhere), milliseconds(50));
 }
 
 TEST(ThrottleDevice, flush_takes_its_time_and_errors_pass) {
@@ -117,7 +117,7 @@ TEST(ThrottleDevice, flush_takes_its_time_and_errors_pass) {
         world.time,
         {.name = "test", .flush = milliseconds(5)}));
     Request flush(BlockOperation::flush);
-    EXPECT_GE(world.run(*device, flush), milliseconds(2));
+    EXPECT_GE(world.run(*device, flush), milliseconds(5));
     EXPECT_FALSE(flush.outcome->has_value());
 }
 

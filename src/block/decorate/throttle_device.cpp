@@ -57,6 +57,10 @@ ThrottleDevice::~ThrottleDevice() {
 
 void ThrottleDevice::submit(BlockRequest& request) {
     ++in_flight_;
+    if (waiting_.empty()) {
+        // What an idle device has not done it does not catch up on; what waited for it, it does.
+        free_ = std::max(free_, clock_.now());
+    }
     waiting_.push(request);
     kick_due_ = true;
 }
@@ -71,15 +75,12 @@ void ThrottleDevice::kick() {
 void ThrottleDevice::start_due() {
     const sys::Moment now = clock_.now();
     while (!waiting_.empty() && free_ <= now) {
-        start(*waiting_.try_pop(), now);
+        start(*waiting_.try_pop());
     }
     below_->kick();
 }
 
-void ThrottleDevice::start(BlockRequest& request, sys::Moment now) {
-    // What an idle device has not done it does not catch up on, but for the alarm's lateness.
-    constexpr std::chrono::milliseconds lateness_max(2);
-    free_ = std::max(free_, now - lateness_max);
+void ThrottleDevice::start(BlockRequest& request) {
     sys::Nanoseconds latency = profile_.flush;
     if (request.operation != BlockOperation::flush) {
         const TransferProfile& speed = profile_.of(request.operation);

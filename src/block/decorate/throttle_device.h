@@ -46,7 +46,7 @@ class ThrottleDevice final : public BlockDevice {
     ThrottleDevice(std::unique_ptr<BlockDevice> below, sys::AlarmClock& clock, DeviceProfile p)
         : below_(std::move(below)), clock_(clock), profile_(std::move(p)) {}
     void start_due();
-    void start(BlockRequest& request, sys::Moment now);
+    void start(BlockRequest& request);
     static void done(BlockRequest& request, Status status) noexcept;
     void finish(Interception& taken);
     void ring();

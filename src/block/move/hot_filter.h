@@ -52,6 +52,8 @@ class HotFilter {
     /// How many granules are taken to have been written 0, 1, ... times; the last: or more (PD-1).
     [[nodiscard]] std::array<std::uint64_t, histogram_size> histogram() const noexcept;
     [[nodiscard]] std::uint64_t memory_bytes() const noexcept { return cells_.size(); }
+    [[nodiscard]] std::uint32_t granule_bytes() const noexcept { return options_.granule_bytes; }
+    [[nodiscard]] std::uint8_t threshold() const noexcept { return options_.threshold; }
 
   private:
     static constexpr std::size_t stages = 4;

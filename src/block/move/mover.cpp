@@ -1,5 +1,7 @@
 #include "block/move/mover.h"
 
+#include "block/move/estimate.h"
+
 #include <algorithm>
 #include <utility>
 
@@ -87,6 +89,23 @@ Status Mover::prepare(HotFilter* filter) {
                                                     .granule_bytes = options_.granule_bytes,
                                                     .threshold = options_.hot_threshold}));
         filter_ = &*own_filter_;
+    }
+    return ok();
+}
+
+Status Mover::change_scheme(Scheme scheme) {
+    const bool early = phase_ == MovePhase::starting || phase_ == MovePhase::copying ||
+                       phase_ == MovePhase::passes || phase_ == MovePhase::turning;
+    if (!early || !may_change(state_.scheme, scheme)) {
+        return Error(ErrorCode::conflict,
+                     "a move by " + std::string(name_of(state_.scheme)) + " that is " +
+                         std::string(name_of(phase_)) + " does not change to " +
+                         std::string(name_of(scheme)));
+    }
+    if (tracked()) {
+        wanted_ = scheme;
+    } else {
+        state_.scheme = scheme;
     }
     return ok();
 }
@@ -202,9 +221,13 @@ void Mover::decide() {
                              : begin_pass(Pass::marked);
         return;
     }
-    switch (
-        advise(report_.passes,
-               {.threshold_bytes = options_.threshold_bytes, .passes_max = options_.passes_max})) {
+    if (wanted_.has_value()) {
+        turn_to(*wanted_);
+        return;
+    }
+    const ConvergenceLimits limits{.threshold_bytes = options_.threshold_bytes,
+                                   .passes_max = options_.passes_max};
+    switch (advise(report_.passes, limits)) {
     case PassAdvice::pause:
         // What is durable before the pause need not become so in it.
         flush(*path_.destination(), FlushFor::pause);
@@ -213,14 +236,14 @@ void Mover::decide() {
         begin_pass(Pass::marked);
         return;
     case PassAdvice::mirrored:
-        turn_to_mirror();
+        turn_to(Scheme::mirror);
         return;
     }
 }
 
 /// From now on the guest's changes go to both, so that what is marked only gets less.
-void Mover::turn_to_mirror() {
-    state_.scheme = Scheme::mirror;
+void Mover::turn_to(Scheme mirrored) {
+    state_.scheme = mirrored;
     state_.routing = Routing::mirrored;
     state_.cursor = state_.blocks;
     for (BlockRange run = state_.deferred.next_run(state_.all()); !run.empty();

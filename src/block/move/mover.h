@@ -55,6 +55,9 @@ class Mover final : private GuestPath::Listener, private Copier::Plan {
         abandoned_ = true;
         copier_->abandon();
     }
+    /// Another scheme from now on, as far as may_change() allows it; tracked ones change when the
+    /// pass is over. Conflict if it does not, or the end is near.
+    [[nodiscard]] Status change_scheme(Scheme scheme);
     [[nodiscard]] bool finished() const noexcept { return phase_ == MovePhase::finished; }
     [[nodiscard]] MoveProgress progress() const;
     void set_limit(std::uint64_t bytes_per_second) noexcept;
@@ -84,7 +87,7 @@ class Mover final : private GuestPath::Listener, private Copier::Plan {
     void first_pass_over();
     void marked_pass_over();
     void decide();
-    void turn_to_mirror();
+    void turn_to(Scheme mirrored);
     void pause();
     void paused();
     void last_pass_over();
@@ -125,7 +128,8 @@ class Mover final : private GuestPath::Listener, private Copier::Plan {
 
     MovePhase phase_ = MovePhase::starting;
     Pass pass_ = Pass::first;
-    std::uint64_t scan_ = 0; ///< Where the pass over marks, or back, goes on.
+    std::optional<Scheme> wanted_; ///< When this pass is over.
+    std::uint64_t scan_ = 0;       ///< Where the pass over marks, or back, goes on.
     std::uint64_t pass_copied_blocks_ = 0;
     sys::Moment pass_started_;
     bool advancing_ = false;

@@ -45,6 +45,13 @@ std::optional<MoveProgress> MovingDevice::progress() const {
     return mover_->progress();
 }
 
+Status MovingDevice::change_scheme(Scheme scheme) {
+    if (!moving()) {
+        return Error(ErrorCode::not_found, "the disk is not being moved");
+    }
+    return mover_->change_scheme(scheme);
+}
+
 void MovingDevice::set_limit(std::uint64_t bytes_per_second) noexcept {
     if (moving()) {
         mover_->set_limit(bytes_per_second);

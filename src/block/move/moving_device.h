@@ -36,9 +36,15 @@ class MovingDevice final : public BlockDevice {
     [[nodiscard]] bool moving() const noexcept { return mover_ != nullptr && !mover_->finished(); }
     /// Of the move that goes on.
     [[nodiscard]] std::optional<MoveProgress> progress() const;
+    /// Another scheme on the way (Mover::change_scheme); not_found without a move.
+    [[nodiscard]] Status change_scheme(Scheme scheme);
     void set_limit(std::uint64_t bytes_per_second) noexcept;
     /// Begins to learn which parts are written often, for a tiered move later (PD-6); again: anew.
     [[nodiscard]] Status observe(FilterOptions options);
+    /// What has been learnt since; null without observe().
+    [[nodiscard]] const HotFilter* observed() const noexcept {
+        return observed_.has_value() ? &*observed_ : nullptr;
+    }
     /// What the guest has asked for so far.
     [[nodiscard]] const GuestTraffic& traffic() const noexcept { return path_->traffic(); }
     /// The guest's device at this moment.

@@ -434,6 +434,21 @@ TEST(MovingDevice, requests_are_held_only_from_the_pause_to_the_switch) {
     EXPECT_NE(at(world.source, 5), written);
 }
 
+TEST(MovingDevice, tracked_move_changes_to_aio_when_its_pass_is_over) {
+    World world;
+    ASSERT_TRUE(world.start({.scheme = Scheme::slr, .threshold_bytes = 0}).has_value());
+    world.run_to(blocks / 2);
+    Request write(BlockOperation::write, 5, 1);
+    EXPECT_TRUE(write.run(world));
+    ASSERT_TRUE(world.device->change_scheme(Scheme::aio).has_value());
+    EXPECT_EQ(world.device->change_scheme(Scheme::lr).error().code(), ErrorCode::conflict);
+    world.run_to_end();
+    EXPECT_EQ(world.report->ended_as, Scheme::aio);
+    EXPECT_EQ(world.report->counters.destination.redundant, block_bytes);
+    EXPECT_EQ(at(world.destination, 5), written);
+    EXPECT_EQ(world.device->change_scheme(Scheme::mirror).error().code(), ErrorCode::not_found);
+}
+
 // --- what is refused ---
 
 TEST(MovingDevice, destination_that_cannot_hold_the_disk_is_refused) {

@@ -27,6 +27,7 @@ struct Choices {
     std::uint64_t destination_dies_after = 0; ///< 0: not.
     enum class Commit : std::uint8_t { none, at_once, later, refused } commit = Commit::none;
     bool observes = false;
+    std::uint64_t change_after = 0; ///< 0: the scheme stays.
 
     [[nodiscard]] bool faultless() const noexcept {
         return source.fail_one_in == 0 && destination.fail_one_in == 0 &&
@@ -79,6 +80,7 @@ Choices choose(SimulatedTime& time) {
         chosen.commit = Choices::Commit::later;
     }
     chosen.observes = time.one_in(3);
+    chosen.change_after = time.one_in(4) ? 1 + time.below(300) : 0;
     return chosen;
 }
 
@@ -137,6 +139,12 @@ class Scenario {
             step >= chosen_.start_after + chosen_.cancel_after && device_->moving() &&
             !cancelled_) {
             cancelled_ = device_->cancel().has_value();
+        }
+        if (chosen_.change_after != 0 && started_ &&
+            step >= chosen_.start_after + chosen_.change_after && !changed_) {
+            changed_ = true; // Where the scheme does not allow it, it says so.
+            discard(device_->change_scheme(time_.one_in(2) ? Scheme::aio : Scheme::mirror),
+                    "refused where it is not possible");
         }
         if (chosen_.destination_dies_after != 0 && started_ && device_->moving() &&
             step >= chosen_.start_after + chosen_.destination_dies_after &&
@@ -317,6 +325,7 @@ class Scenario {
     std::move_only_function<void(Status)> commit_answer_;
     bool started_ = false;
     bool cancelled_ = false;
+    bool changed_ = false;
     std::uint64_t source_written_before_ = 0;
     std::optional<std::uint64_t> source_written_at_switch_;
     std::optional<std::uint64_t> destination_written_at_switch_;
