@@ -1,8 +1,10 @@
-/// Runs simulations of moving disks by seed (src/block/testing/move_scenario.h) and stops at the
-/// first that violates what must hold. Exit codes: 0 as expected, 1 not, 2 usage.
+/// Runs simulations of moving disks, or of frozen ones, by seed (src/block/testing/move_scenario.h,
+/// overlay_world.h) and stops at the first that violates what must hold. Exit codes: 0 as expected,
+/// 1 not, 2 usage.
 
 #include "base/log.h"
 #include "block/testing/move_scenario.h"
+#include "block/testing/overlay_world.h"
 
 #include <array>
 #include <charconv>
@@ -22,7 +24,7 @@ struct Totals {
 };
 
 constexpr const char* usage =
-    "usage: move_runner --seed N | --seeds COUNT [--from N] [--expect-violation]\n";
+    "usage: move_runner [--overlay] --seed N | --seeds COUNT [--from N] [--expect-violation]\n";
 
 bool read_number(std::string_view text, std::uint64_t& value) {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -47,6 +49,15 @@ bool run_one(std::uint64_t seed, Totals& totals, bool tells) {
     return result.violation.empty();
 }
 
+bool run_one_overlay(std::uint64_t seed) {
+    const std::string violation = godwit::block::testing::run_overlay_scenario(seed);
+    if (!violation.empty()) {
+        std::printf(
+            "seed %lu: VIOLATED: %s\n", static_cast<unsigned long>(seed), violation.c_str());
+    }
+    return violation.empty();
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -54,10 +65,13 @@ int main(int argc, char** argv) {
     std::uint64_t count = 0;
     bool expects_violation = false;
     bool tells = false;
+    bool overlay = false;
     for (int i = 1; i < argc; ++i) {
         const std::string_view word = argv[i];
         if (word == "--expect-violation") {
             expects_violation = true;
+        } else if (word == "--overlay") {
+            overlay = true;
         } else if (i + 1 < argc && (word == "--seed" || word == "--seeds" || word == "--from")) {
             std::uint64_t value = 0;
             if (!read_number(argv[++i], value)) {
@@ -80,7 +94,7 @@ int main(int argc, char** argv) {
     std::uint64_t seed = first;
     bool held = true;
     for (; held && seed < first + count; ++seed) {
-        held = run_one(seed, totals, tells);
+        held = overlay ? run_one_overlay(seed) : run_one(seed, totals, tells);
     }
     std::printf("%lu seeds, %lu steps: %lu moved, %lu cancelled, %lu power cuts\n",
                 static_cast<unsigned long>(seed - first),

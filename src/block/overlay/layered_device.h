@@ -1,0 +1,60 @@
+#pragma once
+
+/// A disk whose layers change under a guest: a snapshot puts an overlay on top, a fold takes it
+/// away again. Requests that come while a change goes on wait; before the change everything on its
+/// way has ended and what was done is durable, so that a base that is frozen is complete (LS-1,
+/// LS-2).
+///
+/// Thread rule: as BlockDevice.
+
+#include "block/block_device.h"
+#include "block/decorate/interception.h"
+#include "block/request_queue.h"
+
+#include <functional>
+#include <memory>
+
+namespace godwit::block {
+
+class LayeredDevice final : public BlockDevice {
+  public:
+    /// Makes new layers of the old ones. Must not fail: what can is done before.
+    using Change =
+        std::move_only_function<std::unique_ptr<BlockDevice>(std::unique_ptr<BlockDevice>)>;
+    using Changed = std::move_only_function<void(Status)>;
+
+    explicit LayeredDevice(std::unique_ptr<BlockDevice> layers)
+        : layers_(std::move(layers)), geometry_(layers_->geometry()) {}
+    LayeredDevice(const LayeredDevice&) = delete;
+    LayeredDevice& operator=(const LayeredDevice&) = delete;
+    ~LayeredDevice() override { layers_.reset(); }
+
+    /// Conflict while another change goes on. `changed` comes on the loop, with an error if the
+    /// flush before failed: then nothing has changed.
+    [[nodiscard]] Status change(Change change, Changed changed);
+    [[nodiscard]] BlockDevice& layers() noexcept { return *layers_; }
+
+    [[nodiscard]] const BlockGeometry& geometry() const noexcept override { return geometry_; }
+    void submit(BlockRequest& request) override;
+    void kick() override { layers_->kick(); }
+    [[nodiscard]] std::uint32_t in_flight() const noexcept override { return in_flight_; }
+    [[nodiscard]] Result<BlockGeometry> refresh() override;
+    [[nodiscard]] std::string description() const override { return layers_->description(); }
+
+  private:
+    static void done(BlockRequest& request, Status status) noexcept;
+    static void flushed(BlockRequest& request, Status status) noexcept;
+    void flush_when_drained();
+
+    std::unique_ptr<BlockDevice> layers_;
+    BlockGeometry geometry_;
+    InterceptionPool pool_;
+    RequestQueue held_;
+    std::uint32_t in_flight_ = 0; ///< Held ones included.
+    bool changing_ = false;
+    Change change_;
+    Changed changed_;
+    BlockRequest flush_;
+};
+
+} // namespace godwit::block

@@ -1,0 +1,183 @@
+// Making durable what was written: data, then the journal that names it; a checkpoint into the
+// other half when the journal is full. One commit at a time serves all that wanted one before it
+// began.
+//
+//     data -> [base] -> [journal .. journal_flush] -> end
+//                  \-> checkpoint .. checkpoint_flush -> header -> header_flush -> end
+#include "block/overlay/overlay_device.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace godwit::block {
+
+void OverlayDevice::want_commit(Operation& operation) {
+    commit_wanted_.push_back(&operation);
+    if (stage_ == CommitStage::none) {
+        start_commit();
+    }
+}
+
+void OverlayDevice::start_commit() {
+    commit_serves_ = std::exchange(commit_wanted_, {});
+    committing_ = std::exchange(pending_, {});
+    committed_ = 0;
+    stage_ = CommitStage::data;
+    write_metadata(BlockOperation::flush, 0);
+}
+
+/// One block from `metadata_`, or a flush; of the base in its own stage.
+void OverlayDevice::write_metadata(BlockOperation operation, std::uint64_t offset) {
+    metadata_segment_ = {.iov_base = metadata_.bytes().data(), .iov_len = delta_block_bytes};
+    metadata_request_ = {.operation = operation,
+                         .offset = offset,
+                         .done = &OverlayDevice::metadata_done,
+                         .owner = this};
+    if (operation == BlockOperation::write) {
+        metadata_request_.bytes = delta_block_bytes;
+        metadata_request_.segments = {&metadata_segment_, 1};
+    }
+    (stage_ == CommitStage::base ? *base_ : *delta_).submit(metadata_request_);
+}
+
+void OverlayDevice::metadata_done(BlockRequest& request, Status status) noexcept {
+    OverlayDevice& device = *static_cast<OverlayDevice*>(request.owner);
+    if (device.closing_) {
+        return;
+    }
+    status.has_value() ? device.commit_step() : device.end_commit(std::move(status));
+    device.kick();
+}
+
+/// What the stage wanted is done.
+void OverlayDevice::commit_step() {
+    switch (stage_) {
+    case CommitStage::none:
+        return;
+    case CommitStage::data:
+        if (folding_) {
+            stage_ = CommitStage::base;
+            write_metadata(BlockOperation::flush, 0);
+            return;
+        }
+        [[fallthrough]];
+    case CommitStage::base:
+        if (header_due_) {
+            stage_ = CommitStage::checkpoint_flush;
+            commit_step();
+            return;
+        }
+        stage_ = CommitStage::journal;
+        in_block_ = 0;
+        [[fallthrough]];
+    case CommitStage::journal:
+        if (in_block_ > 0) { // A block has been written.
+            ++state_.journal_index;
+            committed_ += in_block_;
+        }
+        write_journal();
+        return;
+    case CommitStage::checkpoint:
+        if (next_block_ < blocks_.size()) {
+            std::ranges::copy(blocks_[next_block_], metadata_.bytes().begin());
+            write_metadata(BlockOperation::write, next_header_.journal_place(next_block_));
+            ++next_block_;
+            return;
+        }
+        stage_ = CommitStage::checkpoint_flush;
+        write_metadata(BlockOperation::flush, 0);
+        return;
+    case CommitStage::checkpoint_flush:
+        stage_ = CommitStage::header;
+        header_due_ = true;
+        std::ranges::copy(encode(next_header_), metadata_.bytes().begin());
+        write_metadata(BlockOperation::write, next_header_.generation % 2 * delta_block_bytes);
+        return;
+    case CommitStage::header:
+        stage_ = CommitStage::header_flush;
+        write_metadata(BlockOperation::flush, 0);
+        return;
+    case CommitStage::header_flush:
+        header_due_ = false;
+        state_.header = next_header_;
+        state_.journal_index = blocks_.size();
+        // What came after the checkpoint was written follows; the rest says the same again.
+        stage_ = CommitStage::journal;
+        in_block_ = 0;
+        write_journal();
+        return;
+    case CommitStage::journal_flush:
+        end_commit(ok());
+        return;
+    }
+}
+
+void OverlayDevice::write_journal() {
+    if (committed_ == committing_.size()) {
+        if (in_block_ == 0) {
+            end_commit(ok()); // No new cluster: the data's flush is all there is to it.
+            return;
+        }
+        stage_ = CommitStage::journal_flush;
+        write_metadata(BlockOperation::flush, 0);
+        return;
+    }
+    if (state_.journal_index >= state_.header.journal_blocks) {
+        begin_checkpoint();
+        return;
+    }
+    in_block_ = std::min(delta_entries_max, committing_.size() - committed_);
+    const DeltaBlock block = encode(
+        state_.header, state_.journal_index, std::span(committing_).subspan(committed_, in_block_));
+    std::ranges::copy(block, metadata_.bytes().begin());
+    write_metadata(BlockOperation::write, state_.header.journal_place(state_.journal_index));
+}
+
+/// Of an entry that was tried before, clusters may have gone to the base since.
+void OverlayDevice::mark_durable(const DeltaEntry& entry) {
+    for (std::uint32_t i = 0; entry.slot != DeltaMap::none && i < entry.count; ++i) {
+        if (state_.map.slot(entry.cluster + i) == entry.slot + i) {
+            state_.map.set(entry.cluster + i, entry.slot + i, DeltaMap::Durable::yes);
+        }
+    }
+}
+
+void OverlayDevice::begin_checkpoint() {
+    // The data of what is being committed is durable: a checkpoint may name it.
+    committed_ = committing_.size();
+    for (const DeltaEntry& entry : committing_) {
+        mark_durable(entry);
+        for (std::uint32_t i = 0; entry.slot == DeltaMap::none && i < entry.count; ++i) {
+            state_.map.clear(entry.cluster + i);
+        }
+    }
+    next_header_ = state_.header;
+    ++next_header_.generation;
+    next_header_.active_half = 1 - next_header_.active_half;
+    blocks_ = checkpoint_blocks(next_header_, state_.map);
+    GODWIT_ASSERT(blocks_.size() <= next_header_.journal_blocks); // By its size.
+    next_block_ = 0;
+    stage_ = CommitStage::checkpoint;
+    commit_step();
+}
+
+void OverlayDevice::end_commit(Status status) {
+    stage_ = CommitStage::none;
+    if (status.has_value()) {
+        std::ranges::for_each(committing_,
+                              [this](const DeltaEntry& entry) { mark_durable(entry); });
+    } else {
+        // The next commit tries again; blocks that were written meanwhile say nothing wrong.
+        pending_.insert(pending_.begin(), committing_.begin(), committing_.end());
+    }
+    committing_.clear();
+    for (Operation* operation : std::exchange(commit_serves_, {})) {
+        Status answer = status.has_value() ? ok() : Status(Error(status.error()));
+        finish(*operation, std::move(answer));
+    }
+    if (stage_ == CommitStage::none && !commit_wanted_.empty()) {
+        start_commit();
+    }
+}
+
+} // namespace godwit::block

@@ -1,0 +1,235 @@
+#pragma once
+
+/// A disk over a frozen base: what is written goes to a delta, which may lie on a small shared
+/// device (LS-2, LS-3); what was not is read from the base. The base may be an overlay itself.
+///
+/// - A flush makes the data durable, then the journal that names it; without new clusters the data
+///   alone (LS-7). Overlapping changes are done in the order they came.
+/// - Above the high-water mark each new cluster waits a little, more the fuller it is; when the
+/// delta
+///   is full, changes that need one wait until fold() makes room: never an error (LS-6).
+/// - fold() brings everything back into the base (LS-8), beside the guest's requests: from then on
+///   new clusters go to the base at once. It may be interrupted by a crash anywhere and begun
+///   again.
+///
+/// Discards are hints and do nothing. Thread rule: as BlockDevice.
+
+#include "block/aligned_buffer.h"
+#include "block/block_device.h"
+#include "block/move/range_locks.h"
+#include "block/overlay/delta_format.h"
+#include "block/request_queue.h"
+#include "sys/alarm.h"
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace godwit::block {
+
+enum class DeltaPressure : std::uint8_t { low, high, full };
+
+struct OverlayOptions {
+    std::uint32_t high_water_percent = 80;
+    std::uint32_t low_water_percent = 60; ///< Pressure is over below it.
+    /// What a new cluster waits when the delta is all but full.
+    sys::Nanoseconds throttle_max{std::chrono::milliseconds(20)};
+};
+
+struct OverlayStatus {
+    std::uint64_t slots = 0;
+    std::uint64_t slots_used = 0;
+    std::uint64_t clusters_mapped = 0;
+    std::uint64_t base_written_bytes = 0; ///< 0 until fold() (LS-3).
+    std::uint64_t waiting = 0;            ///< Changes that wait for room.
+    DeltaPressure pressure = DeltaPressure::low;
+    bool folding = false;
+};
+
+class OverlayDevice final : public BlockDevice {
+  public:
+    struct Hooks {
+        /// The fill of the delta has crossed a mark. May be empty.
+        std::function<void(DeltaPressure)> pressure;
+    };
+    /// `delta`: the device that `state` was opened from. The base must be as large as the disk.
+    [[nodiscard]] static Result<std::unique_ptr<OverlayDevice>>
+    create(std::unique_ptr<BlockDevice> base,
+           std::unique_ptr<BlockDevice> delta,
+           DeltaState state,
+           sys::AlarmClock& clock,
+           const OverlayOptions& options,
+           Hooks hooks);
+    OverlayDevice(const OverlayDevice&) = delete;
+    OverlayDevice& operator=(const OverlayDevice&) = delete;
+    /// Nothing of the guest may be in flight.
+    ~OverlayDevice() override;
+
+    /// Begins to fold; `folded` comes on the loop, once: with success the delta is empty and the
+    /// base complete and durable. Conflict while it goes on. After a failure it may be called
+    /// again.
+    [[nodiscard]] Status fold(std::function<void(Status)> folded);
+    [[nodiscard]] OverlayStatus status() const noexcept;
+    /// After a fold that succeeded, with nothing in flight: the base, which is the disk again.
+    [[nodiscard]] std::unique_ptr<BlockDevice> take_base();
+
+    [[nodiscard]] const BlockGeometry& geometry() const noexcept override { return geometry_; }
+    void submit(BlockRequest& request) override;
+    void kick() override;
+    [[nodiscard]] std::uint32_t in_flight() const noexcept override { return in_flight_; }
+    [[nodiscard]] Result<BlockGeometry> refresh() override { return geometry_; }
+    [[nodiscard]] std::string description() const override {
+        return "delta over " + base_->description();
+    }
+
+  private:
+    struct Operation {
+        OverlayDevice* device = nullptr;
+        BlockRequest* guest = nullptr;
+        RangeLocks::Claim claim;
+        bool claimed = false;
+        std::uint64_t done_bytes = 0;
+        std::uint64_t part_bytes = 0; ///< Of the guest's request, that `part` is about.
+        BlockRequest part;
+        std::vector<iovec> segments;
+        /// Clusters that `part` writes for the first time.
+        std::uint64_t new_cluster = 0;
+        std::uint32_t new_slot = 0;
+        std::uint32_t new_count = 0;
+        bool on_base = false; ///< `part` writes to the base.
+        bool filling = false; ///< `part` reads a cluster of the base that is written in part.
+        bool paced = false;   ///< Has waited for its new cluster.
+        bool needs_commit = false;
+        AlignedBuffer cluster;
+        iovec cluster_segment{};
+    };
+
+    OverlayDevice(std::unique_ptr<BlockDevice> base,
+                  std::unique_ptr<BlockDevice> delta,
+                  DeltaState state,
+                  sys::AlarmClock& clock,
+                  const OverlayOptions& options,
+                  Hooks hooks);
+    [[nodiscard]] std::uint64_t cluster_bytes() const noexcept {
+        return state_.header.cluster_bytes;
+    }
+    Operation& take_operation(BlockRequest& request);
+    void finish(Operation& operation, Status status);
+    static void granted(RangeLocks::Claim& claim) noexcept;
+    static void part_done(BlockRequest& part, Status status) noexcept;
+    void step(Operation& operation);
+    void step_read(Operation& operation);
+    void step_change(Operation& operation);
+    void submit_part(Operation& operation,
+                     BlockDevice& device,
+                     std::uint64_t offset,
+                     std::uint64_t bytes);
+    void write_new(Operation& operation, std::uint64_t cluster, std::uint64_t bytes);
+    void fill(Operation& operation, std::uint64_t cluster, std::uint64_t bytes);
+    void filled(Operation& operation);
+    void part_over(Operation& operation);
+    /// Bytes from `place` on that are mapped as one run; `slot` its first, or none.
+    [[nodiscard]] std::uint64_t
+    run_at(std::uint64_t place, std::uint64_t bytes, std::uint32_t& slot) const noexcept;
+    [[nodiscard]] std::uint64_t cluster_end(std::uint64_t cluster) const noexcept;
+
+    // Room.
+    [[nodiscard]] std::uint32_t allocate(std::uint32_t wanted, std::uint32_t& count);
+    [[nodiscard]] bool must_wait(Operation& operation);
+    void wake_waiting();
+    void note_pressure();
+    void ring();
+
+    // overlay_commit.cpp
+    void want_commit(Operation& operation);
+    void start_commit();
+    void commit_step();
+    void write_journal();
+    void begin_checkpoint();
+    void mark_durable(const DeltaEntry& entry);
+    void write_metadata(BlockOperation operation, std::uint64_t offset);
+    void end_commit(Status status);
+    static void metadata_done(BlockRequest& request, Status status) noexcept;
+
+    // overlay_fold.cpp
+    void fold_on();
+    void fold_batch();
+    void fold_copy();
+    void fold_part_done();
+    void submit_fold(BlockDevice& device, BlockOperation operation, std::uint64_t offset);
+    void fold_commit();
+    void fold_committed(Status status);
+    void fold_over(Status status);
+    static void fold_granted(RangeLocks::Claim& claim) noexcept;
+    static void fold_done(BlockRequest& request, Status status) noexcept;
+
+    sys::AlarmClock& clock_;
+    OverlayOptions options_;
+    Hooks hooks_;
+    std::unique_ptr<BlockDevice> base_;
+    std::unique_ptr<BlockDevice> delta_;
+    DeltaState state_;
+    BlockGeometry geometry_;
+    RangeLocks locks_;
+    std::deque<Operation> operations_; ///< Stable addresses.
+    std::vector<Operation*> idle_;
+    std::uint32_t in_flight_ = 0;
+    bool closing_ = false;
+    std::uint64_t base_written_bytes_ = 0;
+
+    // Room.
+    std::uint64_t next_slot_ = 0; ///< None is free before it.
+    DeltaPressure pressure_ = DeltaPressure::low;
+    std::vector<Operation*> waiting_; ///< For room.
+    struct Paced {
+        sys::Moment due;
+        Operation* operation;
+    };
+    std::vector<Paced> paced_;
+    RequestQueue at_once_; ///< Discards and refused ones, done by the alarm.
+
+    // The one commit that goes on.
+    enum class CommitStage : std::uint8_t {
+        none,
+        data,
+        base,
+        journal,
+        journal_flush,
+        checkpoint,
+        checkpoint_flush,
+        header,
+        header_flush,
+    };
+    CommitStage stage_ = CommitStage::none;
+    std::vector<DeltaEntry> pending_;    ///< Mapped, not named by the journal.
+    std::vector<DeltaEntry> committing_; ///< Taken by the commit that goes on.
+    std::size_t committed_ = 0;          ///< Of them, in blocks written.
+    std::size_t in_block_ = 0;           ///< Of them, in the block on its way.
+    std::vector<DeltaBlock> blocks_;     ///< Of a checkpoint.
+    std::size_t next_block_ = 0;
+    DeltaHeader next_header_;
+    bool header_due_ = false; ///< Its header may or may not be there: it comes before all else.
+    std::vector<Operation*> commit_wanted_;
+    std::vector<Operation*> commit_serves_;
+    AlignedBuffer metadata_;
+    iovec metadata_segment_{};
+    BlockRequest metadata_request_;
+
+    // Folding.
+    bool folding_ = false; ///< New clusters go to the base; for good, once begun.
+    bool folding_now_ = false;
+    std::function<void(Status)> folded_;
+    RangeLocks::Claim fold_claim_;
+    std::vector<std::uint64_t> fold_clusters_; ///< Of the batch.
+    std::size_t fold_next_ = 0;
+    enum class FoldStage : std::uint8_t { read, write, commit };
+    FoldStage fold_stage_ = FoldStage::read;
+    BlockRequest fold_request_;
+    AlignedBuffer fold_buffer_;
+    iovec fold_segment_{};
+
+    std::unique_ptr<sys::Alarm> alarm_; ///< Last: it calls into this.
+};
+
+} // namespace godwit::block
