@@ -42,7 +42,7 @@ std::string run_overlay_scenario(std::uint64_t seed) {
         if (!load->violation().empty()) {
             return load->violation();
         }
-        if (!world.time.step()) {
+        if (!world.time.step() && (!load->finished() || folding())) {
             return "nothing is to happen any more";
         }
         if (world.time.steps() > 200'000) {
