@@ -2,8 +2,11 @@
 // at queue depth 1 and 32, as operations per second. bench/block_file.py runs fio's io_uring engine
 // on the same file in turns with this and prints the ratio.
 //
-//     block_file_bench IMAGE read|write DEPTH SECONDS
+//     block_file_bench IMAGE read|write DEPTH SECONDS [movable]
+//
+// movable: under a MovingDevice without a move, as a guest's disk is (HS-1).
 #include "block/file_device.h"
+#include "block/move/moving_device.h"
 #include "sys/clock.h"
 
 #include <cstdio>
@@ -82,10 +85,18 @@ class Load {
     Status outcome_;
 };
 
-Result<double> measure(const std::string& path, bool writes, std::size_t depth, long seconds) {
+enum class Layers : std::uint8_t { file, movable };
+
+Result<double>
+measure(const std::string& path, bool writes, std::size_t depth, long seconds, Layers layers) {
     auto loop = GODWIT_TRY(sys::EventLoop::create());
+    sys::LoopAlarmClock clock(*loop, sys::system_clock());
     sys::Fd image = GODWIT_TRY(block::open_image(path, {}));
-    auto device = GODWIT_TRY(block::FileDevice::create(std::move(image), *loop, {.name = path}));
+    std::unique_ptr<block::BlockDevice> device =
+        GODWIT_TRY(block::FileDevice::create(std::move(image), *loop, {.name = path}));
+    if (layers == Layers::movable) {
+        device = GODWIT_TRY(block::MovingDevice::create(std::move(device), clock));
+    }
     Load load(*device, *loop, writes ? block::BlockOperation::write : block::BlockOperation::read);
     return load.run(depth, std::chrono::seconds(seconds));
 }
@@ -93,14 +104,16 @@ Result<double> measure(const std::string& path, bool writes, std::size_t depth, 
 } // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 5) {
-        std::fprintf(stderr, "usage: %s IMAGE read|write DEPTH SECONDS\n", argv[0]);
+    const bool movable = argc == 6 && std::string_view(argv[5]) == "movable";
+    if (argc != 5 && !movable) {
+        std::fprintf(stderr, "usage: %s IMAGE read|write DEPTH SECONDS [movable]\n", argv[0]);
         return 2;
     }
     const auto rate = measure(argv[1],
                               std::string_view(argv[2]) == "write",
                               std::strtoul(argv[3], nullptr, 10),
-                              std::strtol(argv[4], nullptr, 10));
+                              std::strtol(argv[4], nullptr, 10),
+                              movable ? Layers::movable : Layers::file);
     if (!rate.has_value()) {
         std::fprintf(stderr, "%s\n", rate.error().to_string().c_str());
         return 1;

@@ -66,9 +66,9 @@ class OverlayDevice final : public BlockDevice {
     /// Nothing of the guest may be in flight.
     ~OverlayDevice() override;
 
-    /// Begins to fold; `folded` comes on the loop, once, of an empty delta perhaps at once: with success the delta is empty and the
-    /// base complete and durable. Conflict while it goes on. After a failure it may be called
-    /// again.
+    /// Begins to fold; `folded` comes on the loop, once, of an empty delta perhaps at once: with
+    /// success the delta is empty and the base complete and durable. Conflict while it goes on.
+    /// After a failure it may be called again.
     [[nodiscard]] Status fold(std::function<void(Status)> folded);
     [[nodiscard]] OverlayStatus status() const noexcept;
     /// After a fold that succeeded, with nothing in flight: the base, which is the disk again.
