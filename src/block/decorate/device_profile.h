@@ -36,7 +36,7 @@ struct DeviceProfile {
     }
 };
 
-inline constexpr std::size_t profile_text_bytes_max = 64 * 1024;
+inline constexpr std::size_t profile_text_bytes_max = std::size_t{64} * 1024;
 
 /// Reads a profile's text. Everything in it is checked; the error names the line.
 [[nodiscard]] Result<DeviceProfile> parse_profile(std::string_view text);

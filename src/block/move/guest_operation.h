@@ -20,12 +20,8 @@ class GuestPath;
 struct GuestOperation {
     GuestPath* path = nullptr;
     BlockRequest* guest = nullptr; ///< Not to be touched once acknowledged.
-    BlockOperation operation = BlockOperation::read;
-    BlockRange range;                   ///< Empty for a flush.
-    Routing routing = Routing::tracked; ///< When its parts were issued.
-
+    BlockRange range;              ///< Empty for a flush.
     RangeLocks::Claim claim;
-    bool claimed = false; ///< Held or waited for.
 
     BlockRequest source;
     BlockRequest destination;
@@ -33,26 +29,27 @@ struct GuestOperation {
     std::vector<iovec> destination_segments;
     BlockRange on_source;
     BlockRange on_destination;
-    std::uint32_t pending = 0; ///< Parts on their way.
     Status source_status;
     Status destination_status;
 
+    AlignedBuffer memory; ///< The guest's data, which is the guest's again once acknowledged.
+    iovec memory_segment{};
+    std::uint64_t number = 0;           ///< Of an acknowledgement before the end.
+    std::uint64_t waits_for_number = 0; ///< Of a flush: acknowledged changes up to it.
+    std::uint64_t read_blocks = 0;      ///< Of a read: done so far.
+
+    std::uint32_t pending = 0; ///< Parts on their way.
+    BlockOperation operation = BlockOperation::read;
+    Routing routing = Routing::tracked; ///< When its parts were issued.
+    bool claimed = false;               ///< Held or waited for.
+    bool acknowledged = false;
+    bool may_finish_later = false; ///< May be acknowledged when the first side has it.
     /// No change without a claim was on its way when this one went out: the two sides got it in the
     /// same order as all others.
     bool in_order = false;
-
-    // A change that may be acknowledged when the first side has it.
-    bool may_finish_later = false;
-    bool acknowledged = false;
-    std::uint64_t number = 0; ///< Of the acknowledgement.
-    AlignedBuffer memory;     ///< The guest's data, which is the guest's again by then.
-    iovec memory_segment{};
-
-    std::uint64_t read_blocks = 0;      ///< Of a read: done so far.
-    bool avoids_destination = false;    ///< Of a read: it failed there.
-    bool needs_destination = false;     ///< Of a flush: data of the guest lies only there.
-    bool source_lacks = false;          ///< Of a flush: the source has refused some of it.
-    std::uint64_t waits_for_number = 0; ///< Of a flush: acknowledged changes up to it.
+    bool avoids_destination = false; ///< Of a read: it failed there.
+    bool needs_destination = false;  ///< Of a flush: data of the guest lies only there.
+    bool source_lacks = false;       ///< Of a flush: the source has refused some of it.
 };
 
 } // namespace godwit::block
