@@ -36,9 +36,9 @@ std::string_view trimmed(std::string_view text) noexcept {
 
 Result<std::uint64_t> number(const Line& line, std::uint64_t max) {
     std::uint64_t value = 0;
-    const char* const end = line.value.data() + line.value.size();
-    const auto [stopped, error] = std::from_chars(line.value.data(), end, value);
-    if (error != std::errc() || stopped != end || value > max) {
+    const std::string_view text = line.value;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value > max) {
         return wrong(line,
                      "'" + std::string(line.key) + "' takes a number up to " + std::to_string(max));
     }

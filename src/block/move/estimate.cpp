@@ -321,6 +321,7 @@ SchemeChoice choose(const Estimates& estimates, const MoveSituation& situation) 
             second = &each;
         }
     }
+    GODWIT_ASSERT(best != nullptr && second != nullptr); // At most one of six was left out.
     return {.scheme = best->scheme,
             .why = std::string(name_of(best->scheme)) + " costs " + two_digits(best->cost) +
                    " (time " + two_digits(best->parts.time) + ", wear " +

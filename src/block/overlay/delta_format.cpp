@@ -214,7 +214,7 @@ Status create_delta(DeltaStorage& storage, const DeltaOptions& options) {
     const std::uint64_t room = GODWIT_TRY(storage.bytes());
     // A cluster takes its own bytes and, with slack, two journal blocks in 252 twice.
     const std::uint64_t per_slot =
-        options.cluster_bytes + 2 * 2 * delta_block_bytes / delta_entries_max + 1;
+        options.cluster_bytes + 4 * delta_block_bytes / delta_entries_max + 1;
     const std::uint64_t fixed =
         delta_journal_offset + 40 * delta_block_bytes + options.cluster_bytes;
     header.slots = room <= fixed ? 0 : std::min(delta_slots_max, (room - fixed) / per_slot);
@@ -241,10 +241,12 @@ Result<DeltaHeader> read_header(DeltaStorage& storage) {
     for (const std::uint64_t place : {std::uint64_t{0}, delta_block_bytes}) {
         GODWIT_TRY(storage.read(place, block));
         Result<DeltaHeader> header = decode_delta_header(block);
-        if (header.has_value() && (!best.has_value() || header->generation > best->generation)) {
-            best = std::move(header);
-        } else if (!header.has_value() && !best.has_value() &&
-                   best.error().message() == corrupt("no header").message()) {
+        const bool newer =
+            header.has_value() && (!best.has_value() || header->generation > best->generation);
+        // The reason of a header that is there says more than that of an empty place.
+        const bool explains = !header.has_value() && !best.has_value() &&
+                              best.error().message() == corrupt("no header").message();
+        if (newer || explains) {
             best = std::move(header);
         }
     }
