@@ -214,7 +214,12 @@ class Model {
             dirty = 0;
         }
         again += dirty;
-        estimate_.pause_seconds = (dirty + deferred) / rate_;
+        // The last pass goes from place to place, in pieces of the guest's writes.
+        const double piece = load_.writes > 0 ? std::max(512.0, load_.written_bytes / load_.writes)
+                                              : static_cast<double>(now_.chunk_bytes);
+        estimate_.pause_seconds =
+            (dirty + deferred) / rate_ +
+            (dirty + deferred) / piece * now_.destination.write_operation_seconds;
         estimate_.bill.seconds = total + estimate_.pause_seconds;
         estimate_.redundant_bytes = again;
         estimate_.bill.destination_written_bytes = disk_ + again;
@@ -267,7 +272,12 @@ class Model {
             shares_.source_reads * source_read + shares_.destination_reads * destination_read;
         const double requests = load_.reads + load_.writes;
         const double reads_part = requests > 0 ? load_.reads / requests : 0.5;
-        estimate_.bill.guest_latency_seconds = reads_part * read + (1 - reads_part) * write;
+        // What comes while requests are held waits half of that on average.
+        const double held =
+            estimate_.bill.seconds > 0
+                ? estimate_.pause_seconds * estimate_.pause_seconds / 2 / estimate_.bill.seconds
+                : 0;
+        estimate_.bill.guest_latency_seconds = reads_part * read + (1 - reads_part) * write + held;
         const auto alone = [&](const DeviceSpeed& device) {
             return reads_part * device.read_latency_seconds +
                    (1 - reads_part) * device.write_latency_seconds;
