@@ -58,12 +58,15 @@ Status ExchangeRun::launch() {
     if (request_.mode == ExchangeMode::partition) {
         return launch_elsewhere(std::move(successor_end).take());
     }
+    // A machine that rests in a keeper has no running hypervisor to be kept apart from.
+    const bool kept = entry.state() == "frozen";
     const VmmLaunch options{.program = request_.program,
                             .machine = machine_,
                             .source = {},
                             .incoming = &successor_end.fd(),
                             .ready_time_max = successor_ready_time_max,
-                            .partition = supervisor_.parts_.partition};
+                            .partition =
+                                kept ? PartitionPolicy::off : supervisor_.parts_.partition};
     const std::weak_ptr<ExchangeRun> weak = weak_from_this();
     Reply<void> ready([weak](const Status& outcome) {
         if (const auto self = weak.lock()) {

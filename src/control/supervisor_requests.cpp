@@ -213,12 +213,11 @@ Result<std::uint64_t> Supervisor::snapshot(const std::string& name, const std::s
 }
 
 Result<std::uint64_t> Supervisor::exchange(const std::string& name, ExchangeRequest request) {
-    GODWIT_TRY(check_reach(request.mode, ExchangeReach::machine));
+    // Of a divided host each machine is exchanged for itself.
+    GODWIT_TRY(
+        check_reach(request.mode,
+                    division() == nullptr ? ExchangeReach::machine : ExchangeReach::all_machines));
     GODWIT_TRY(choose_program(request.program));
-    if (request.mode == ExchangeMode::partition && division() == nullptr) {
-        return Error(ErrorCode::invalid_argument,
-                     "mode 'partition' replaces the whole hypervisor: use it with --all");
-    }
     MachineEntry* const entry = GODWIT_TRY(find_idle(name));
     auto made = std::make_shared<ExchangeRun>(*this, name, std::move(request));
     entry->operation =

@@ -63,11 +63,13 @@ class ExchangeAll(HostTest):
             self.assertEqual(plan["machines"][0]["action"], "refused")
         self.assertEqual(len(self.vmm_pids()), 1)
 
-    def test_modes_that_are_not_built_and_wrong_values_are_told(self):
+    def test_modes_with_requests_of_their_own_and_wrong_values_are_told(self):
+        self.machines(names="a")
+        for path, mode in (("exchange", "suspend"), ("machines/a/exchange", "suspend"), ("machines/a/exchange", "partition")):
+            status, answer = self.ask("PUT", f"/api/v1/{path}", {"mode": mode})
+            self.assertEqual((status, answer["error"]["code"]), (400, "invalid_argument"), answer)
+            self.assertIn(f"--all --mode {mode}", answer["error"]["message"])
         for path in ("exchange", "exchange/plan"):
-            status, answer = self.ask("PUT", f"/api/v1/{path}", {"mode": "suspend"})
-            self.assertEqual((status, answer["error"]["code"]), (501, "unsupported"))
-            self.assertIn("not built into this version", answer["error"]["message"])
             for body in ({"mode": "magic"}, {"order": "random"}, {"concurrency": 0}, {"concurrency": 65},
                          {"keep_going": 1}, {"program": "relative"}, {"mood": "good"}):
                 self.assertEqual(self.ask("PUT", f"/api/v1/{path}", body)[0], 400, body)
@@ -156,7 +158,7 @@ class ExchangeAll(HostTest):
         self.assertEqual(json.loads(failed.stdout)["outcome"], "rolled_back")
         self.godwit("exchange", "--all", "a", code=2)
         self.godwit("exchange", code=2)
-        self.godwit("exchange", "a", "--mode", "partition", code=1)
+        self.godwit("exchange", "a", "--mode", "partition", code=2)
         self.godwit("exchange", "a", "--mode", "magic", code=2)
         self.stop_daemon()
         history = json.loads(self.godwit("exchange", "--history", "--json").stdout)["reports"]
