@@ -39,6 +39,19 @@ godwit::Result<godwit::sys::Fd> own(int number) {
     return inherited.duplicate();
 }
 
+/// What the user has asked for, for the godwitd that replaces this one. Flags nobody gave are left
+/// out: an older one need not know them.
+std::vector<std::string> kept(const CLI::App& app) {
+    std::vector<std::string> arguments;
+    for (const char* flag : {"--exit-when-idle", "--service-partition", "--log-level", "--pool"}) {
+        if (app.count(flag) > 0) {
+            arguments.emplace_back(flag);
+            arguments.push_back(app[flag]->as<std::string>());
+        }
+    }
+    return arguments;
+}
+
 /// Descriptors this process was given, by number; -1: not given.
 struct Inherited {
     int ready = -1;
@@ -110,8 +123,7 @@ int main(int argc, char** argv) {
     }
     options.partition = *policy;
     options.exit_when_idle = std::chrono::seconds(idle_seconds);
-    options.kept_arguments = {
-        "--exit-when-idle", std::to_string(idle_seconds), "--log-level", level};
+    options.kept_arguments = kept(app);
     godwit::log::configure("godwitd", godwit::log::level_named(level));
     const godwit::Status ended = serve(std::move(options), inherited);
     if (!ended.has_value()) {

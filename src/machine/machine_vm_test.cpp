@@ -425,7 +425,10 @@ TEST_F(MachineVmTest, state_with_a_cpu_feature_the_host_lacks_is_refused) {
         << loaded.error().to_string();
 }
 
-TEST_F(MachineVmTest, another_tsc_frequency_without_scaling_is_refused) {
+/// Where KVM cannot give a guest another frequency.
+class UnscaledTscOnHost : public MachineVmTest {};
+
+TEST_F(UnscaledTscOnHost, another_tsc_frequency_is_refused) {
     if (kvm::Kvm::open()->extension(KVM_CAP_TSC_CONTROL) > 0) {
         GTEST_SKIP() << "this host scales the TSC";
     }

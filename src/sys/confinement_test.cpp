@@ -26,7 +26,7 @@ std::vector<sock_filter> all_but(std::uint32_t call) {
 }
 
 /// A shell command in a confinement, and what it prints.
-class Confined : public ::testing::Test {
+class ConfinedOnHost : public ::testing::Test {
   protected:
     Result<ConfinedProcess> start(const std::string& command, unsigned uid = ::geteuid()) {
         Pipe pipe = GODWIT_TRY(create_pipe());
@@ -76,36 +76,36 @@ class Confined : public ::testing::Test {
     Fd output_;
 };
 
-TEST_F(Confined, process_sees_only_what_it_is_shown) {
+TEST_F(ConfinedOnHost, process_sees_only_what_it_is_shown) {
     EXPECT_EQ(output_of("cd /; echo *"), "bin dev lib lib64 usr\n");
 }
 
-TEST_F(Confined, process_is_the_first_of_its_own_and_changes_nothing_it_sees) {
+TEST_F(ConfinedOnHost, process_is_the_first_of_its_own_and_changes_nothing_it_sees) {
     EXPECT_EQ(output_of("echo $$; (: >/usr/godwit) 2>/dev/null || echo refused"), "1\nrefused\n");
 }
 
-TEST_F(Confined, process_of_root_has_its_own_user) {
+TEST_F(ConfinedOnHost, process_of_root_has_its_own_user) {
     if (::geteuid() != 0) {
         GTEST_SKIP() << "only root may give a process another user";
     }
     EXPECT_EQ(output_of("[ -O /usr ] && echo root || echo own", 1879048193), "own\n");
 }
 
-TEST_F(Confined, program_that_is_not_there_is_told_as_such) {
+TEST_F(ConfinedOnHost, program_that_is_not_there_is_told_as_such) {
     const SpawnOptions options{.program = "/no/such/program", .arguments = {}, .fds = {}};
     const auto made = spawn_confined(options, {.visible = {}, .filter = all_but(SYS_uname)});
     ASSERT_FALSE(made.has_value());
     EXPECT_EQ(made.error().code(), ErrorCode::not_found);
 }
 
-TEST_F(Confined, relative_path_to_show_is_refused) {
+TEST_F(ConfinedOnHost, relative_path_to_show_is_refused) {
     const SpawnOptions options{.program = "/bin/sh", .arguments = {}, .fds = {}};
     const auto made = spawn_confined(options, {.visible = {"usr"}, .filter = all_but(SYS_uname)});
     ASSERT_FALSE(made.has_value());
     EXPECT_EQ(made.error().code(), ErrorCode::invalid_argument);
 }
 
-TEST_F(Confined, refused_call_is_told_and_fails_in_the_process) {
+TEST_F(ConfinedOnHost, refused_call_is_told_and_fails_in_the_process) {
     Result<ConfinedProcess> made = start("uname || echo refused");
     ASSERT_TRUE(made.has_value()) << made.error().to_string();
     ASSERT_TRUE(

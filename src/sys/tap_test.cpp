@@ -85,7 +85,7 @@ TEST(Packets, full_socket_would_block_whatever_errno_was_before) {
 }
 
 /// A network namespace of its own for this thread, which has to end for it to go.
-class RealTap : public ::testing::Test {
+class TapOnHost : public ::testing::Test {
   protected:
     /// Runs `body` in a fresh network namespace, or skips the test and says why not.
     template <typename Body>
@@ -135,7 +135,7 @@ class RealTap : public ::testing::Test {
     }
 };
 
-TEST_F(RealTap, opens_once_and_moves_packets) {
+TEST_F(TapOnHost, opens_once_and_moves_packets) {
     in_namespace([] {
         make_tap("gw-tap", 0);
         const Tap tap = GODWIT_MUST(Tap::open("gw-tap", 1)); // just made
@@ -260,7 +260,7 @@ std::size_t first_read_of_segment(const Tap& tap, const char* name, std::size_t 
     return got.bytes;
 }
 
-TEST_F(RealTap, large_segments_pass_whole_only_to_readers_that_take_them) {
+TEST_F(TapOnHost, large_segments_pass_whole_only_to_readers_that_take_them) {
     in_namespace([] {
         make_tap("gw-tso", 0);
         const Tap tap = GODWIT_MUST(Tap::open("gw-tso", 1)); // just made
@@ -273,7 +273,7 @@ TEST_F(RealTap, large_segments_pass_whole_only_to_readers_that_take_them) {
     });
 }
 
-TEST_F(RealTap, queues_are_switched_and_descriptors_change_hands) {
+TEST_F(TapOnHost, queues_are_switched_and_descriptors_change_hands) {
     in_namespace([] {
         make_tap("gw-mq", IFF_MULTI_QUEUE);
         Tap first = GODWIT_MUST(Tap::open("gw-mq", 4)); // just made
@@ -290,7 +290,7 @@ TEST_F(RealTap, queues_are_switched_and_descriptors_change_hands) {
     });
 }
 
-TEST_F(RealTap, wrong_number_of_queues_is_explained) {
+TEST_F(TapOnHost, wrong_number_of_queues_is_explained) {
     in_namespace([] {
         make_tap("gw-one", 0);
         const auto tap = Tap::open("gw-one", 2);
@@ -302,7 +302,7 @@ TEST_F(RealTap, wrong_number_of_queues_is_explained) {
     });
 }
 
-TEST_F(RealTap, deleted_interface_is_gone) {
+TEST_F(TapOnHost, deleted_interface_is_gone) {
     in_namespace([] {
         make_tap("gw-gone", 0);
         const Tap tap = GODWIT_MUST(Tap::open("gw-gone", 1)); // just made

@@ -209,7 +209,9 @@ TEST_F(PartitionSystemTest, process_groups_move_by_pointers_and_the_estate_follo
     }
 }
 
-TEST_F(PartitionSystemTest, pages_stay_in_their_host_frames) {
+class PartitionFramesOnHost : public PartitionSystemTest {};
+
+TEST_F(PartitionFramesOnHost, pages_stay_where_they_were) {
     if (::geteuid() != 0) {
         GTEST_SKIP() << "frame numbers are shown to root only";
     }
