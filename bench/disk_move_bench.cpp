@@ -211,7 +211,7 @@ Measured run_scheme(const Cell& cell, Scheme scheme) {
         open_disk(destination, time, cell.destination),
         {.scheme = scheme,
          .reads_from_destination = fast_destination,
-         .threshold_bytes = 256 * 1024,
+         .threshold_bytes = std::uint64_t{256} * 1024,
          .depth = 4},
         std::move(hooks)));
     while (!report.has_value()) {
@@ -267,7 +267,7 @@ MoveSituation observe(const Cell& cell) {
             .destination = probe(cell, cell.destination),
             .workload =
                 workload_between({}, device->traffic(), time.now() - start, device->observed()),
-            .threshold_bytes = 256 * 1024,
+            .threshold_bytes = std::uint64_t{256} * 1024,
             .depth = 4};
 }
 
@@ -288,8 +288,8 @@ void run_cell(const Cell& cell) {
             "\"p99_ms\": %.3f, \"pause_ms\": %.3f, \"source_guest\": %lu, "
             "\"source_redundant\": %lu, \"destination_guest\": %lu, \"first_copy\": %lu, "
             "\"destination_redundant\": %lu, \"passes\": %zu, \"tracking_bytes\": %lu, ",
-            name_of(scheme).data(),
-            name_of(measured.report.ended_as).data(),
+            std::string(name_of(scheme)).c_str(),
+            std::string(name_of(measured.report.ended_as)).c_str(),
             std::chrono::duration<double>(measured.report.duration).count(),
             measured.mean_latency * 1e3,
             measured.p99_latency * 1e3,
@@ -312,7 +312,7 @@ void run_cell(const Cell& cell) {
         std::printf("%s{\"gamma\": %.2f, \"scheme\": \"%s\", \"why\": \"%s\"}",
                     i == 0 ? "" : ", ",
                     gammas[i],
-                    name_of(choice.scheme).data(),
+                    std::string(name_of(choice.scheme)).c_str(),
                     choice.why.c_str());
     }
     std::printf("]}\n");

@@ -6,6 +6,7 @@
 ///
 ///     exchange_floor [runs=40] [vcpus=2] [ram_mib=256]
 
+#include "base/program.h"
 #include "base/result.h"
 #include "kvm/kvm.h"
 #include "kvm/vcpu_kick.h"
@@ -364,9 +365,7 @@ Status measure(const Settings& settings, Steps& steps) {
     return ok();
 }
 
-} // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
     Settings settings;
     settings.runs = argc > 1 ? std::atoi(argv[1]) : settings.runs;
     settings.vcpus = argc > 2 ? static_cast<std::uint32_t>(std::atoi(argv[2])) : settings.vcpus;
@@ -382,4 +381,10 @@ int main(int argc, char** argv) {
     document["us"] = steps.json();
     std::puts(document.dump().c_str());
     return 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    return run_program("exchange_floor", [&] { return run(argc, argv); });
 }

@@ -82,7 +82,7 @@ void read_everything(Region& region) {
     }
     const auto estate = region.read_estate();
     if (estate.has_value() && estate->has_value()) {
-        const NewStep step = next({}, {.now = sys::Moment(), .estate = **estate}, {});
+        const NewStep step = next({}, {.now = sys::Moment(), .estate = *estate}, {});
         if (step.action == NewAction::claim) {
             std::abort(); // Nobody has proven an end.
         }

@@ -55,7 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     state::Section section;
     section.id = {.name = "fuzz", .instance = 0};
     section.payload.assign(reinterpret_cast<const char*>(data) + 1, size - 1);
-    const StopSink no_stop = [](StopReason, std::string) {};
+    const StopSink no_stop = [](StopReason, const std::string&) {};
     switch (data[0] % 4) {
     case 0:
         try_device(section, platform::Serial::port_bytes, [](const state::Section& s) {

@@ -114,7 +114,7 @@ void operate(Input& input, virtio::VirtQueue& queue) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     Input input({data, size});
-    const auto memory = shared_memory();
+    const auto& memory = shared_memory();
     static const std::vector<std::byte> zeroes(window_bytes);
     discard(memory->write(window, zeroes), "the window is RAM");
     const auto options = input.take<std::uint8_t>();

@@ -2,7 +2,7 @@
 /// godwitd; its flags are not meant for people.
 
 #include "base/log.h"
-#include "base/version.h"
+#include "base/program.h"
 #include "keeper/keeper.h"
 
 #include <CLI/CLI.hpp>
@@ -10,15 +10,15 @@
 #include <csignal>
 #include <cstdio>
 
-int main(int argc, char** argv) {
+namespace {
+
+int run(int argc, char** argv) {
     godwit::keeper::Options options;
     std::string instance;
     std::string level = "info";
     bool guard = false;
     CLI::App app("Holds one suspended virtual machine. Started by godwitd.", "godwit-keeper");
-    app.set_version_flag("--version",
-                         std::string(godwit::version()) + " (build " +
-                             std::string(godwit::build_id()) + ")");
+    app.set_version_flag("--version", godwit::version_text());
     app.add_option("--machine", options.machine, "Name of the machine")->required();
     app.add_option("--run-dir", options.run_directory, "Run directory of the host")->required();
     app.add_option("--instance", instance, "Token of this process: 8 hex digits")->required();
@@ -45,4 +45,10 @@ int main(int argc, char** argv) {
         return 1;
     }
     return (*keeper)->run();
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    return godwit::run_program("godwit-keeper", [&] { return run(argc, argv); });
 }

@@ -2,7 +2,7 @@
 /// who use `godwit run` and `godwit exchange`.
 
 #include "base/log.h"
-#include "base/version.h"
+#include "base/program.h"
 #include "sys/prefault.h"
 #include "sys/refusal.h"
 #include "vmm/plan.h"
@@ -28,9 +28,7 @@ int serve(godwit::vmm::Options options) {
     return (*service)->run();
 }
 
-} // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
     godwit::sys::keep_freed_memory();
     if (argc == 2 && std::string_view(argv[1]) == "--describe") {
         const std::string description = godwit::vmm::describe_build();
@@ -41,9 +39,7 @@ int main(int argc, char** argv) {
     std::string level = "info";
     CLI::App app("Runs one virtual machine. Started by godwitd.", "godwit-vmm");
     app.footer("godwit-vmm --describe tells in one line of JSON what this build takes over.");
-    app.set_version_flag("--version",
-                         std::string(godwit::version()) + " (build " +
-                             std::string(godwit::build_id()) + ")");
+    app.set_version_flag("--version", godwit::version_text());
     app.add_option("--machine", options.machine, "Name of the machine")->required();
     app.add_option("--run-dir", options.run_directory, "Run directory of the host")->required();
     app.add_option("--instance", instance, "Token of this process: 8 hex digits")->required();
@@ -88,4 +84,10 @@ int main(int argc, char** argv) {
     }
     godwit::log::configure("godwit-vmm " + options.machine, godwit::log::level_named(level));
     return serve(std::move(options));
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    return godwit::run_program("godwit-vmm", [&] { return run(argc, argv); });
 }

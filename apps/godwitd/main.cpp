@@ -2,7 +2,7 @@
 /// it in the foreground.
 
 #include "base/log.h"
-#include "base/version.h"
+#include "base/program.h"
 #include "control/daemon.h"
 
 #include <CLI/CLI.hpp>
@@ -69,9 +69,7 @@ godwit::Status serve(godwit::control::DaemonOptions options, const Inherited& in
     return godwit::control::run_daemon(std::move(options), *stop_request, std::move(ready));
 }
 
-} // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
     godwit::control::DaemonOptions options;
     std::int64_t idle_seconds = 0;
     Inherited inherited;
@@ -81,9 +79,7 @@ int main(int argc, char** argv) {
         "The host daemon of Godwit: supervises the virtual machines of this host and serves the "
         "API. Runs in the foreground until SIGTERM; machines run on without it.",
         "godwitd");
-    app.set_version_flag("--version",
-                         std::string(godwit::version()) + " (build " +
-                             std::string(godwit::build_id()) + ")");
+    app.set_version_flag("--version", godwit::version_text());
     app.add_option("--run-dir",
                    options.run_directory,
                    "Run directory (default: GODWIT_RUN_DIR, or one per user)");
@@ -131,4 +127,10 @@ int main(int argc, char** argv) {
         return 1;
     }
     return 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    return godwit::run_program("godwitd", [&] { return run(argc, argv); });
 }

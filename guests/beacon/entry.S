@@ -113,13 +113,15 @@ long_mode:
     movl $MSR_KVM_CLOCK, %ecx
     wrmsr
 2:
-    // To ring 3, interrupts still off: the IDT may not be filled yet.
+    // To ring 3, interrupts still off: the IDT may not be filled yet. IOPL 3 beside the bitmap: a
+    // KVM that runs ring 3 alone knows only the bitmap, and QEMU's emulated SVM refuses the bitmap of
+    // a TSS that was restored, because it is marked busy.
     movl %ebp, %edi
     imull $RING3_STACK_BYTES, %ebp, %eax
     leal ring3_stacks + RING3_STACK_BYTES - 8(%eax), %eax
     pushq $SELECTOR_USER_DATA
     pushq %rax
-    pushq $2
+    pushq $0x3002
     pushq $SELECTOR_USER_CODE
     pushq $cpu_entry
     movl $SELECTOR_USER_DATA, %eax

@@ -1,6 +1,6 @@
 #include "cli/commands.h"
 
-#include "base/version.h"
+#include "base/program.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -17,8 +17,7 @@ std::unique_ptr<CLI::App> describe_cli(Invocation& invocation) {
     app->fallthrough();
     app->require_subcommand(1);
     app->set_help_all_flag("--help-all", "Help for all commands");
-    app->set_version_flag("--version",
-                          std::string(version()) + " (build " + std::string(build_id()) + ")");
+    app->set_version_flag("--version", version_text());
     app->add_flag("--json", invocation.session.json, "Print JSON for programs instead of text");
     app->add_option("--run-dir",
                     invocation.session.run_directory,

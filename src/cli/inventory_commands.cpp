@@ -1,5 +1,6 @@
 /// ps, info, events and version.
 
+#include "base/program.h"
 #include "base/version.h"
 #include "cli/commands.h"
 #include "cli/size_text.h"
@@ -144,11 +145,8 @@ ExitCode show_events(const Session& session, const EventsCommand& command) {
 }
 
 ExitCode show_version(const Session& session) {
-    Json document{{"version", version()}, {"build_id", build_id()}};
-    // The version of a godwitd that runs, without starting one.
-    std::string text =
-        "godwit " + std::string(version()) + " (build " + std::string(build_id()) + ")\n";
-    session.print(document, text);
+    const Json document{{"version", version()}, {"build_id", build_id()}};
+    session.print(document, "godwit " + version_text() + "\n");
     return ExitCode::done;
 }
 

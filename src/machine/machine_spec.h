@@ -18,7 +18,7 @@ inline constexpr std::uint32_t vcpus_max = 64;
 inline constexpr std::size_t disks_max = 24;
 inline constexpr std::size_t nets_max = 8;
 inline constexpr std::size_t command_line_bytes_max = 2047;
-inline constexpr std::size_t spec_json_bytes_max = 64 * 1024;
+inline constexpr std::size_t spec_json_bytes_max = std::size_t{64} * 1024;
 
 struct KernelSpec {
     std::string path;

@@ -19,7 +19,7 @@ namespace godwit::memory {
 inline constexpr std::uint64_t pci_hole_start = 0xC000'0000;
 inline constexpr std::uint64_t pci_hole_end = 0x1'0000'0000;
 inline constexpr std::uint64_t ram_bytes_min = 32 * mib;
-inline constexpr std::uint64_t ram_bytes_max = 16 * 1024 * gib;
+inline constexpr std::uint64_t ram_bytes_max = std::uint64_t{16} * 1024 * gib;
 
 /// One run of RAM: `bytes` at guest address `start`, at `offset` of the backing.
 struct RamRegion {

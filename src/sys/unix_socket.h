@@ -17,7 +17,7 @@
 
 namespace godwit::sys {
 
-inline constexpr std::size_t message_bytes_max = 128 * 1024;
+inline constexpr std::size_t message_bytes_max = std::size_t{128} * 1024;
 inline constexpr std::size_t message_fds_max = 250; // SCM_MAX_FD is 253 (include/net/scm.h).
 
 struct Message {

@@ -20,7 +20,7 @@
 namespace godwit::vmm {
 
 inline constexpr std::size_t control_connections_max = 16;
-inline constexpr std::size_t control_request_bytes_max = 64 * 1024;
+inline constexpr std::size_t control_request_bytes_max = std::size_t{64} * 1024;
 
 class ControlServer {
   public:
