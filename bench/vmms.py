@@ -50,8 +50,10 @@ class Stream:
                 self._read(deadline, name)
                 continue
             line, self._searched = self.data[self._searched:end], end + 1
-            if line.startswith(b'{"n"'):
-                event = json.loads(line)
+            # A hand-over of QEMU may cut the line that was on its way; the next one follows the rest of it.
+            start = line.rfind(b'{"n"')
+            if start >= 0:
+                event = json.loads(line[start:])
                 if event["event"] == name:
                     return event
 

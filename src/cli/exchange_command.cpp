@@ -28,6 +28,7 @@ struct ExchangeCommand {
     bool history = false;
     std::string program;
     std::string mode = "hot-restart";
+    std::string timing = "late";
     std::string target_cpus;
     std::string order = "name";
     std::uint64_t concurrency = 0;
@@ -41,6 +42,9 @@ struct ExchangeCommand {
 
 Json body_of(const ExchangeCommand& command) {
     Json body{{"prepare_ms", command.prepare_ms}, {"mode", command.mode}};
+    if (command.timing != "late") {
+        body["timing"] = command.timing;
+    }
     if (command.deadline_ms.has_value()) {
         body["deadline_ms"] = *command.deadline_ms;
     }
@@ -143,6 +147,10 @@ ExitCode exchange(const Session& session, const ExchangeCommand& command) {
         return show_plan(session, command);
     }
     if (command.mode == control::name_of(control::ExchangeMode::suspend)) {
+        if (command.timing != "late") {
+            return session.fail(
+                Error(ErrorCode::invalid_argument, "--timing early is for --mode hot-restart"));
+        }
         return suspend_exchange(session,
                                 {.machine = command.name,
                                  .prefix = command.program,
@@ -184,6 +192,15 @@ void add_ways(CLI::App& exchange, ExchangeCommand& command) {
             "pointers")
         ->type_name("MODE")
         ->check(CLI::IsMember(mode_names()).description(""));
+    exchange
+        .add_option(
+            "--timing",
+            command.timing,
+            "late (default): page tables of the new VMM are filled before the guest changes "
+            "over; early: it changes over first, memory is fetched as it is touched and "
+            "behind that")
+        ->type_name("TIMING")
+        ->check(CLI::IsMember({"late", "early"}).description(""));
     exchange
         .add_option("--target-cpus",
                     command.target_cpus,

@@ -15,6 +15,24 @@ constexpr std::size_t name_bytes_max = 64;
 constexpr std::size_t cpu_list_bytes_max = 4096;
 constexpr std::uint64_t deadline_ms_max = 600'000;
 
+Status read_timing(JsonObject& object, Supervisor::ExchangeRequest& request) {
+    const auto name = GODWIT_TRY(object.text("timing", name_bytes_max));
+    if (!name.has_value()) {
+        return ok();
+    }
+    const auto timing = handover::timing_named(*name);
+    if (!timing.has_value()) {
+        return Error(ErrorCode::invalid_argument, "request: /timing: must be late or early");
+    }
+    if (*timing == handover::Timing::early && request.mode != ExchangeMode::hot_restart) {
+        return Error(ErrorCode::invalid_argument,
+                     "request: /timing: early is for mode hot-restart: in the others nothing "
+                     "waits to be fetched");
+    }
+    request.timing = *timing;
+    return ok();
+}
+
 /// The members every exchange has.
 Result<Supervisor::ExchangeRequest> read_exchange_members(JsonObject& object) {
     Supervisor::ExchangeRequest request;
@@ -29,6 +47,7 @@ Result<Supervisor::ExchangeRequest> read_exchange_members(JsonObject& object) {
     }
     request.deadline = milliseconds(deadline.value_or(5'000));
     request.prepare = milliseconds(prepare.value_or(30'000));
+    GODWIT_TRY(read_timing(object, request));
     return request;
 }
 

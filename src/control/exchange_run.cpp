@@ -143,6 +143,7 @@ void ExchangeRun::hand_over() {
     source_->call("exchange",
                   {{"deadline_ms", request_.deadline.count()},
                    {"prepare_ms", request_.prepare.count()},
+                   {"timing", handover::name_of(request_.timing)},
                    {"epoch", epoch_}},
                   request_.deadline + request_.prepare + answer_grace,
                   Reply<Json>([weak](Result<Json> answer) {

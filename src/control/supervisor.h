@@ -15,6 +15,7 @@
 #include "control/operations.h"
 #include "control/report_history.h"
 #include "control/run_directory.h"
+#include "handover/timing.h"
 
 #include <functional>
 #include <map>
@@ -95,6 +96,8 @@ class Supervisor final : public VmmWatcher {
         std::chrono::milliseconds deadline{5'000};
         /// For building the machine in the new VMM, while the guest runs.
         std::chrono::milliseconds prepare{30'000};
+        /// Early is for hot-restart only.
+        handover::Timing timing = handover::Timing::late;
     };
     [[nodiscard]] Result<std::uint64_t> exchange(const std::string& name, ExchangeRequest request);
     enum class OnFailure : std::uint8_t { stop, keep_going };

@@ -9,6 +9,7 @@
 #include "state/section_check.h"
 #include "sys/mapping.h"
 #include "sys/prefault.h"
+#include "sys/process.h"
 
 #include <fcntl.h>
 
@@ -24,8 +25,6 @@ constexpr std::chrono::milliseconds offer_timeout = std::chrono::seconds(30);
 /// The source decides how long it waits; this only ends a successor nobody talks to any more.
 constexpr std::chrono::milliseconds take_over_timeout = std::chrono::minutes(10);
 constexpr std::chrono::milliseconds settle_timeout = std::chrono::seconds(5);
-/// What is not mapped by then faults later, as all of it would without this.
-constexpr std::chrono::milliseconds warm_time_max = std::chrono::seconds(5);
 
 /// Everything that stands before the guest is paused.
 struct Standing {
@@ -36,6 +35,7 @@ struct Standing {
     std::unique_ptr<machine::Machine> machine;
     std::vector<Frame> frames;
     bool paused = false;
+    machine::Machine::Fetch fetch; ///< Empty: page tables are filled already.
 };
 
 Result<sys::MappedRegion> map_state_buffer(const sys::Fd& fd) {
@@ -187,7 +187,7 @@ Status take_rights(Standing& standing, Grant& grant) {
 }
 
 /// The rights have replaced the mapping of guest memory; its page tables are filled while the guest
-/// still runs elsewhere.
+/// still runs elsewhere, unless the source wants to switch first.
 Granted warm(machine::Machine& machine) {
     const auto warmth = fault_action("exchange.destination.warm") == "skip"
                             ? Result<machine::Machine::Warmth>(machine::Machine::Warmth{})
@@ -217,7 +217,12 @@ Result<TakeOver> await_take_over(Standing& standing,
         } else if (auto* grant = std::get_if<Grant>(&message)) {
             fault_point("exchange.destination.grant");
             GODWIT_TRY(take_rights(standing, *grant));
-            GODWIT_TRY(send(source, warm(*standing.machine)));
+            if (grant->fetch_later) {
+                standing.fetch = GODWIT_TRY(standing.machine->prepare_fetch(warm_time_max));
+                GODWIT_TRY(send(source, Granted{}));
+            } else {
+                GODWIT_TRY(send(source, warm(*standing.machine)));
+            }
         } else {
             return Error(ErrorCode::corrupt,
                          "the source sent message " + std::to_string(message.index()) +
@@ -259,8 +264,8 @@ Result<Claimed> claim(Standing& standing, const DestinationParts& parts) {
 
 } // namespace
 
-Result<std::pair<TakenMachine, std::vector<Frame>>>
-run_destination(DestinationParts parts, const sys::MessageSocket& source) {
+Result<std::pair<TakenMachine, LateWork>> run_destination(DestinationParts parts,
+                                                          const sys::MessageSocket& source) {
     Hello hello{.instance = parts.self.value,
                 .version = std::string(version()),
                 .build_id = std::string(build_id()),
@@ -285,6 +290,9 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
     const Claimed claimed = GODWIT_TRY(tell(source, claim(standing, parts)));
     const handover::Ownership mine = claimed.mine;
     const sys::Moment claimed_at = claimed.at;
+    LateWork work{.frames = std::move(standing.frames),
+                  .fetch = std::move(standing.fetch),
+                  .faults_before = sys::page_faults().process};
     sys::Moment first_entry_at;
     if (!standing.paused) {
         GODWIT_TRY(tell(source, standing.machine->start()));
@@ -302,21 +310,41 @@ run_destination(DestinationParts parts, const sys::MessageSocket& source) {
                                   .record = std::move(*standing.record),
                                   .ownership = mine,
                                   .paused = standing.paused},
-                     std::move(standing.frames));
+                     std::move(work));
 }
+
+namespace {
+
+/// What the guest has not touched by now. Faults of this thread are not the guest's.
+handover::Fetched fetch_rest(LateWork& work) {
+    fault_point("exchange.destination.fetch");
+    const std::uint64_t own_before = sys::page_faults().thread;
+    const Result<std::uint64_t> bytes = work.fetch();
+    const sys::PageFaults now = sys::page_faults();
+    const std::uint64_t own = now.thread - own_before;
+    const std::uint64_t all = now.process - work.faults_before;
+    if (!bytes.has_value()) {
+        log::warn("memory_not_fetched", {{"reason", bytes.error().to_string()}});
+    }
+    return {.bytes = bytes.has_value() ? *bytes : 0, .demand_faults = all > own ? all - own : 0};
+}
+
+} // namespace
 
 void answer_settle(machine::Machine& machine,
                    const PageMap& page_map,
-                   const std::vector<Frame>& frames,
+                   LateWork work,
                    const sys::MessageSocket& source) {
     const auto question = expect<Settle>(source, settle_timeout);
     if (!question.has_value()) {
         log::warn("settle_not_asked", {{"reason", question.error().to_string()}});
-        return;
     }
-    const SettleAnswer answer{.frames_sampled = static_cast<std::uint32_t>(frames.size()),
+    // Also if the source is gone: the guest is better off with it.
+    const handover::Fetched fetched = work.fetch ? fetch_rest(work) : handover::Fetched{};
+    const SettleAnswer answer{.frames_sampled = static_cast<std::uint32_t>(work.frames.size()),
                               .frames_identical =
-                                  count_identical(machine.memory(), page_map, frames)};
+                                  count_identical(machine.memory(), page_map, work.frames),
+                              .fetched = fetched};
     discard(send(source, answer), "the report of the source is only poorer without it");
 }
 

@@ -65,15 +65,25 @@ struct TakenMachine {
     bool paused = false; ///< As it was at the source.
 };
 
+/// What is left to do of a handover beside the running guest.
+struct LateWork {
+    std::vector<Frame> frames; ///< To be looked at again.
+    /// Empty: page tables are filled already (Timing::late).
+    machine::Machine::Fetch fetch;
+    std::uint64_t faults_before = 0; ///< Page faults of this process until the guest ran here.
+};
+
 /// Takes the machine offered over `source`. After success the machine runs. `settle` must then be
 /// served by answer_settle(). An error means the guest is not here; the source has been told why.
-[[nodiscard]] Result<std::pair<TakenMachine, std::vector<Frame>>>
+[[nodiscard]] Result<std::pair<TakenMachine, LateWork>>
 run_destination(DestinationParts parts, const sys::MessageSocket& source);
 
-/// Serves the source's last question; returns when it has been answered or the source is gone.
+/// Serves the source's last question, once all that was to be fetched is there: until then the
+/// source keeps what it has (requirement HR-5). Returns when it has been answered or the source is
+/// gone.
 void answer_settle(machine::Machine& machine,
                    const PageMap& page_map,
-                   const std::vector<Frame>& frames,
+                   LateWork work,
                    const sys::MessageSocket& source);
 
 } // namespace godwit::exchange

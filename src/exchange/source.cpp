@@ -31,6 +31,7 @@ struct Parcel {
     bool previews_wanted = false; ///< By the successor.
     bool record_later = false;    ///< It takes the owner record with its other rights.
     bool mirrored = false;        ///< It has proven that it has built the same machine.
+    bool fetch_later = false;     ///< It fills its page tables once the guest runs there.
     bool granted = false;         ///< It has the right to change what belongs to the machine.
     Granted warmth;               ///< What it has filled of its page tables.
     std::vector<std::pair<std::string, std::uint32_t>> inverse_calls; ///< By name.
@@ -139,6 +140,7 @@ class DescriptorCarrier final : public handover::Carrier {
         }
         if (!std::exchange(parcel_.granted, true)) {
             fault_point("exchange.source.grant");
+            grant_.fetch_later = parcel_.fetch_later;
             GODWIT_TRY(call(parcel_, *channel_.successor, "grant", WireMessage(std::move(grant_))));
             parcel_.warmth = GODWIT_TRY(
                 expect<Granted>(*channel_.successor, channel_.limit, channel_.cancel->fd()));
@@ -341,7 +343,8 @@ class Successor final : public handover::Destination {
         GODWIT_TRY(call(parcel_, socket_, "settle", Settle{}));
         const SettleAnswer answer = GODWIT_TRY(expect<SettleAnswer>(socket_, timeout));
         return handover::Settled{.frames_sampled = answer.frames_sampled,
-                                 .frames_identical = answer.frames_identical};
+                                 .frames_identical = answer.frames_identical,
+                                 .fetched = answer.fetched};
     }
 
     void abort(const Error& reason) noexcept override {
@@ -434,6 +437,10 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
                           .cancel = &parts.cancel,
                           .page_map = &parts.page_map,
                           .limit = parts.limits.prepare_timeout};
+    parcel.fetch_later = parts.timing == handover::Timing::early;
+    if (parcel.fetch_later) {
+        parts.limits.settle_timeout += warm_time_max;
+    }
     DescriptorCarrier descriptors(parts.machine, parcel, channel);
     EndpointCarrier endpoints(parts.endpoints, parcel);
     StateCarrier state(parts.machine, parts.endpoints, parcel, channel);
@@ -450,6 +457,8 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
                                      .cancel = &parts.cancel.wanted(),
                                      .progress = std::move(parts.progress)},
                                     std::move(report));
+    // One that gets everything with the offer does not know of it.
+    report.timing = parcel.granted ? parts.timing : handover::Timing::late;
     report.state_bytes = state.carried().bytes_copied;
     report.inverse_calls = std::move(parcel.inverse_calls);
     report.warmed_bytes = parcel.warmth.warmed_bytes;

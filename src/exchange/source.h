@@ -37,6 +37,7 @@ struct SourceParts {
     handover::InstanceId self;
     handover::Ownership expected; ///< The record when the exchange was asked for.
     handover::Limits limits;
+    handover::Timing timing = handover::Timing::late;
     const sys::Clock& clock;
     const sys::Cancel& cancel;
     const PageMap& page_map;

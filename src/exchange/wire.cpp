@@ -78,6 +78,7 @@ void put(const Previewed& from, state::HandoverMessage& to) {
 
 void put(const Grant& from, state::HandoverMessage& to) {
     put_names(from.descriptors, *to.mutable_grant()->mutable_descriptors());
+    to.mutable_grant()->set_fetch_later(from.fetch_later);
 }
 
 void put(const Offer& from, state::HandoverMessage& to) {
@@ -128,6 +129,8 @@ state::HandoverMessage to_proto(const WireMessage& message) {
                    [&](const SettleAnswer& from) {
                        proto.mutable_settled()->set_frames_sampled(from.frames_sampled);
                        proto.mutable_settled()->set_frames_identical(from.frames_identical);
+                       proto.mutable_settled()->set_fetched_bytes(from.fetched.bytes);
+                       proto.mutable_settled()->set_demand_faults(from.fetched.demand_faults);
                    },
                    [&](const Failed& from) {
                        proto.mutable_failed()->set_code(static_cast<std::uint32_t>(from.code));
@@ -284,7 +287,8 @@ Result<WireMessage> decode(sys::Message packet) {
     case Body::kGrant: {
         auto descriptors =
             GODWIT_TRY(take_descriptors(proto.grant().descriptors(), std::move(packet.fds)));
-        return WireMessage(Grant{.descriptors = std::move(descriptors)});
+        return WireMessage(Grant{.descriptors = std::move(descriptors),
+                                 .fetch_later = proto.grant().fetch_later()});
     }
     case Body::kGranted:
         return WireMessage(Granted{.warmed_bytes = proto.granted().warmed_bytes(),
@@ -298,8 +302,11 @@ Result<WireMessage> decode(sys::Message packet) {
     case Body::kSettle:
         return WireMessage(Settle{});
     case Body::kSettled:
-        return WireMessage(SettleAnswer{.frames_sampled = proto.settled().frames_sampled(),
-                                        .frames_identical = proto.settled().frames_identical()});
+        return WireMessage(
+            SettleAnswer{.frames_sampled = proto.settled().frames_sampled(),
+                         .frames_identical = proto.settled().frames_identical(),
+                         .fetched = {.bytes = proto.settled().fetched_bytes(),
+                                     .demand_faults = proto.settled().demand_faults()}});
     case Body::kFailed:
         return WireMessage(
             Failed{.code = code_from(proto.failed().code()), .message = proto.failed().message()});

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/result.h"
+#include "handover/timing.h"
 #include "machine/mirror.h"
 #include "machine/wiring.h"
 #include "sys/fd_manifest.h"
@@ -23,6 +24,8 @@ inline constexpr std::uint64_t state_buffer_bytes = 64ULL << 20U;
 /// What is touched before the pause; a state may be larger.
 inline constexpr std::uint64_t state_bytes_usual = 256ULL << 10U;
 inline constexpr std::size_t frames_max = 1024;
+/// For filling page tables: what is not mapped by then faults later.
+inline constexpr std::chrono::milliseconds warm_time_max = std::chrono::seconds(5);
 
 struct SectionKind {
     std::string name;
@@ -81,6 +84,7 @@ struct Previewed {
 /// The right to change what belongs to the machine: RAM, disks, taps.
 struct Grant {
     sys::FdManifest descriptors;
+    bool fetch_later = false; ///< Page tables once the guest runs there (Timing::early).
 };
 
 struct Granted {
@@ -113,6 +117,7 @@ struct Settle {};
 struct SettleAnswer {
     std::uint32_t frames_sampled = 0;
     std::uint32_t frames_identical = 0;
+    handover::Fetched fetched; ///< After Grant::fetch_later.
 };
 
 struct Failed {

@@ -117,5 +117,21 @@ TEST(Wire, hello_and_granted_keep_what_they_say) {
     EXPECT_TRUE(granted->second_level);
 }
 
+TEST(Wire, early_timing_is_asked_for_and_accounted_for) {
+    auto [source, destination] = make_pair_of_sockets();
+    Grant early;
+    early.fetch_later = true;
+    ASSERT_TRUE(send(source, WireMessage(std::move(early))).has_value());
+    const auto grant = expect<Grant>(destination, long_enough);
+    ASSERT_TRUE(grant.has_value());
+    EXPECT_TRUE(grant->fetch_later);
+    ASSERT_TRUE(send(destination, SettleAnswer{.fetched = {.bytes = 4096, .demand_faults = 7}})
+                    .has_value());
+    const auto answer = expect<SettleAnswer>(source, long_enough);
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_EQ(answer->fetched.bytes, 4096U);
+    EXPECT_EQ(answer->fetched.demand_faults, 7U);
+}
+
 } // namespace
 } // namespace godwit::exchange

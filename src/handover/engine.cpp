@@ -231,6 +231,7 @@ class SourceRun {
         if (checks.has_value()) {
             report_.frames_sampled = checks->frames_sampled;
             report_.frames_identical = checks->frames_identical;
+            report_.fetched = checks->fetched;
         } else {
             log::warn("settle_unanswered", {{"reason", checks.error().to_string()}});
         }

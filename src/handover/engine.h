@@ -53,6 +53,7 @@ struct Resumed {
 struct Settled {
     std::uint32_t frames_sampled = 0;
     std::uint32_t frames_identical = 0;
+    Fetched fetched;
 };
 
 /// The other end, as the source sees it.

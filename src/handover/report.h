@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "handover/owner_record.h"
 #include "handover/phase.h"
+#include "handover/timing.h"
 
 #include <array>
 #include <cstdint>
@@ -54,6 +55,8 @@ struct Report {
     std::uint64_t state_bytes = 0;
     std::uint64_t warmed_bytes = 0;   ///< Of RAM, mapped at the destination before the pause.
     bool second_level_warmed = false; ///< And in KVM's own tables (requirement I-6).
+    Timing timing = Timing::late;
+    Fetched fetched; ///< Nothing with Timing::late.
     /// Calls the source made into the destination, by name (requirement HR-3).
     std::vector<std::pair<std::string, std::uint32_t>> inverse_calls;
     std::uint32_t frames_sampled = 0;

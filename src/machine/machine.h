@@ -97,6 +97,10 @@ class Machine {
     };
     /// Fills them for what RAM holds, for at most `limit`. Once it has its rights, at rest.
     [[nodiscard]] Result<Warmth> warm(std::chrono::milliseconds limit);
+    /// As warm() for this process's tables, to be called on any one thread while the guest runs.
+    /// The value of the call is how many bytes are mapped by then.
+    using Fetch = std::move_only_function<Result<std::uint64_t>()>;
+    [[nodiscard]] Result<Fetch> prepare_fetch(std::chrono::milliseconds limit) const;
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
     ~Machine();

@@ -6,14 +6,22 @@
 
 namespace godwit::machine {
 
+namespace {
+
+/// The object behind RAM, through a descriptor of its own.
+Result<memory::RamBacking> backing_of(const Resources& resources, const memory::RamSpec& spec) {
+    const sys::Fd& ram = GODWIT_TRY(find_resource(resources, ram_resource_name)).get();
+    return memory::RamBacking::adopt(GODWIT_TRY(ram.duplicate()), spec);
+}
+
+} // namespace
+
 Result<Machine::Warmth> Machine::warm(std::chrono::milliseconds limit) {
     Impl& m = *impl_;
     if (m.ram_mapping != RamMapping::shared || m.vcpus.empty()) {
         return Error(ErrorCode::conflict, "the machine has no right to its memory yet");
     }
-    const sys::Fd& ram = GODWIT_TRY(find_resource(m.resources, ram_resource_name)).get();
-    const auto backing =
-        GODWIT_TRY(memory::RamBacking::adopt(GODWIT_TRY(ram.duplicate()), m.spec.memory));
+    const auto backing = GODWIT_TRY(backing_of(m.resources, m.spec.memory));
     const sys::Moment deadline = m.clock.now() + limit;
     Warmth warmth{.second_level = m.kvm.extension(kvm::cap_pre_fault_memory) > 0};
     warmth.bytes = GODWIT_TRY(memory::warm(*m.memory, backing, [&](memory::WarmStep step) {
@@ -27,6 +35,21 @@ Result<Machine::Warmth> Machine::warm(std::chrono::milliseconds limit) {
         return m.clock.now() < deadline;
     }));
     return warmth;
+}
+
+Result<Machine::Fetch> Machine::prepare_fetch(std::chrono::milliseconds limit) const {
+    const Impl& m = *impl_;
+    if (m.ram_mapping != RamMapping::shared) {
+        return Error(ErrorCode::conflict, "the machine has no right to its memory");
+    }
+    return Fetch([memory = m.memory,
+                  clock = &m.clock,
+                  limit,
+                  backing = GODWIT_TRY(backing_of(m.resources, m.spec.memory))] {
+        const sys::Moment deadline = clock->now() + limit;
+        return memory::warm(
+            *memory, backing, [&](memory::WarmStep) { return clock->now() < deadline; });
+    });
 }
 
 } // namespace godwit::machine

@@ -2,6 +2,7 @@
 
 #include "sys/spawn_child.h"
 
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -29,6 +30,15 @@ std::chrono::nanoseconds process_cpu_time() noexcept {
     timespec used{};
     ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
     return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+}
+
+PageFaults page_faults() noexcept {
+    rusage process{};
+    rusage thread{};
+    ::getrusage(RUSAGE_SELF, &process);
+    ::getrusage(RUSAGE_THREAD, &thread);
+    return {.process = static_cast<std::uint64_t>(process.ru_minflt),
+            .thread = static_cast<std::uint64_t>(thread.ru_minflt)};
 }
 
 int host_pid() {

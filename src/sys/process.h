@@ -38,6 +38,14 @@ struct ExitStatus {
 /// Processor time all threads of this process have used. Any thread.
 [[nodiscard]] std::chrono::nanoseconds process_cpu_time() noexcept;
 
+/// Page faults that needed no storage: of all threads of this process, and of the calling one. Any
+/// thread.
+struct PageFaults {
+    std::uint64_t process = 0;
+    std::uint64_t thread = 0;
+};
+[[nodiscard]] PageFaults page_faults() noexcept;
+
 /// Our number as the host sees it, if its /proc can be seen; else the one in our own namespace. Any
 /// thread.
 [[nodiscard]] int host_pid();

@@ -60,6 +60,20 @@ Result<handover::Limits> limits_from(const nlohmann::json& params) {
     return limits;
 }
 
+Result<handover::Timing> timing_from(const nlohmann::json& params) {
+    if (!params.contains("timing")) {
+        return handover::Timing::late;
+    }
+    const auto timing = params["timing"].is_string()
+                            ? handover::timing_named(params["timing"].get<std::string>())
+                            : std::nullopt;
+    if (!timing.has_value()) {
+        return Error(ErrorCode::invalid_argument,
+                     R"(the parameter "timing" must be late or early)");
+    }
+    return *timing;
+}
+
 } // namespace
 
 void Service::start_exchange(ControlServer::Request request) {
@@ -79,6 +93,11 @@ void Service::start_exchange(ControlServer::Request request) {
         request.reply.error(limits.error());
         return;
     }
+    const auto timing = timing_from(request.params);
+    if (!timing.has_value()) {
+        request.reply.error(timing.error());
+        return;
+    }
     handover::Ownership expected = record_->read();
     if (request.params.contains("epoch")) {
         const nlohmann::json& epoch = request.params["epoch"];
@@ -90,29 +109,32 @@ void Service::start_exchange(ControlServer::Request request) {
         expected.epoch = epoch.get<std::uint32_t>();
     }
     auto successor = std::make_shared<sys::MessageSocket>(std::move(request.fds[0]));
-    start_job("exchange", [this, successor, reply = request.reply, limits = *limits, expected] {
-        handover::Report report = exchange::run_source(
-            {.machine = *machine_,
-             .endpoints = *consoles_,
-             .record = *record_,
-             .self = options_.instance,
-             .expected = expected,
-             .limits = limits,
-             .clock = clock_,
-             .cancel = cancel_,
-             .page_map = page_map_,
-             .progress =
-                 [this](handover::Phase phase) {
-                     loop_->post([this, phase] {
-                         control_->broadcast(
-                             {{"event", "exchange"}, {"phase", handover::name_of(phase)}});
-                     });
-                 }},
-            *successor);
-        loop_->post([this, report = std::move(report), reply, successor] {
-            exchanged(report, reply, successor);
+    start_job(
+        "exchange",
+        [this, successor, reply = request.reply, limits = *limits, timing = *timing, expected] {
+            handover::Report report = exchange::run_source(
+                {.machine = *machine_,
+                 .endpoints = *consoles_,
+                 .record = *record_,
+                 .self = options_.instance,
+                 .expected = expected,
+                 .limits = limits,
+                 .timing = timing,
+                 .clock = clock_,
+                 .cancel = cancel_,
+                 .page_map = page_map_,
+                 .progress =
+                     [this](handover::Phase phase) {
+                         loop_->post([this, phase] {
+                             control_->broadcast(
+                                 {{"event", "exchange"}, {"phase", handover::name_of(phase)}});
+                         });
+                     }},
+                *successor);
+            loop_->post([this, report = std::move(report), reply, successor] {
+                exchanged(report, reply, successor);
+            });
         });
-    });
 }
 
 void Service::exchanged(const handover::Report& report,

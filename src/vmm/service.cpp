@@ -219,7 +219,7 @@ Status Service::begin_incoming() {
 }
 
 /// The successor's job has ended, on the loop's thread.
-void Service::taken(Result<std::pair<exchange::TakenMachine, std::vector<exchange::Frame>>> result,
+void Service::taken(Result<std::pair<exchange::TakenMachine, exchange::LateWork>> result,
                     std::shared_ptr<sys::MessageSocket> source) {
     peer_.reset();
     if (!result.has_value()) {
@@ -228,15 +228,15 @@ void Service::taken(Result<std::pair<exchange::TakenMachine, std::vector<exchang
         end(1);
         return;
     }
-    auto& [taken, frames] = *result;
+    auto& [taken, work] = *result;
     machine_ = std::move(taken.machine);
     record_ = std::move(taken.record);
     role_ = Role::owner;
     set_state(taken.paused ? RunState::paused : RunState::running);
     log::info("taken_over", {{"machine", options_.machine}, {"epoch", taken.ownership.epoch}});
     listen_consoles();
-    settle_ = sys::start_thread("settle", [this, source, sampled = std::move(frames)] {
-        exchange::answer_settle(*machine_, page_map_, sampled, *source);
+    settle_ = sys::start_thread("settle", [this, source, work = std::move(work)]() mutable {
+        exchange::answer_settle(*machine_, page_map_, std::move(work), *source);
     });
     consoles_->thaw_here();
     // Told to end meanwhile: the guest is ours now and is asked first.

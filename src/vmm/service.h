@@ -63,7 +63,7 @@ class Service {
     [[nodiscard]] Status watch_signals();
     [[nodiscard]] Status own_new_machine(machine::MachineSpec spec);
     void tell_ready(const Status& status);
-    void taken(Result<std::pair<exchange::TakenMachine, std::vector<exchange::Frame>>> result,
+    void taken(Result<std::pair<exchange::TakenMachine, exchange::LateWork>> result,
                std::shared_ptr<sys::MessageSocket> source);
     [[nodiscard]] machine::MachineEvents machine_events();
     void make_consoles(const machine::MachineSpec& spec);

@@ -71,7 +71,8 @@ class ExchangeAll(HostTest):
             self.assertIn(f"--all --mode {mode}", answer["error"]["message"])
         for path in ("exchange", "exchange/plan"):
             for body in ({"mode": "magic"}, {"order": "random"}, {"concurrency": 0}, {"concurrency": 65},
-                         {"keep_going": 1}, {"program": "relative"}, {"mood": "good"}):
+                         {"keep_going": 1}, {"program": "relative"}, {"mood": "good"}, {"timing": "sometimes"},
+                         {"timing": "early", "mode": "partition", "target_cpus": "0"}):
                 self.assertEqual(self.ask("PUT", f"/api/v1/{path}", body)[0], 400, body)
 
     # -- run ---------------------------------------------------------------------------------------------------

@@ -77,6 +77,43 @@ class ExchangeTest(ExchangeBase):
         console.read_until("report", 30, console.lines())
         self.finish(successor, console)
 
+    def test_memory_is_fetched_before_or_after_the_switch(self):
+        """HR-5: late has it mapped before the pause; early on demand, and the rest behind the guest."""
+        vmm, console = self.begin()
+        for timing in ("late", "early"):
+            report, successor = self.exchange(vmm, timing=timing)
+            self.assertEqual((report["outcome"], report["timing"]), ("done", timing), report)
+            mapped = {"late": "warmed_bytes", "early": "fetched_bytes"}
+            other = mapped["early" if timing == "late" else "late"]
+            self.assertGreater(report[mapped[timing]], 16 << 20, report)
+            self.assertEqual(report[other], 0, report)
+            self.assertEqual(report["demand_faults"] > 0, timing == "early", report)
+            self.assertEqual(report["frames_identical"], report["frames_sampled"])
+            self.assertEqual(vmm.wait_end(), 0)
+            vmm = successor
+            console.read_until("report", 30, console.lines())
+        self.finish(vmm, console)
+
+    def test_source_stays_until_the_last_fetch(self):
+        """HR-5: the guest runs at the successor, and nobody ends the old process before it has everything."""
+        vmm, console = self.begin()
+        successor, end = self.successor(environment={"GODWIT_FAULT": "exchange.destination.fetch:hang"})
+        with end:
+            vmm.send("exchange", [end.fileno()], deadline_ms=3000, timing="early")
+        while successor.call("status")["role"] != "owner":
+            console.read_until("report", 30, console.lines())
+        console.read_until("report", 30, console.lines())
+        self.assertEqual(vmm.call("status")["job"], "exchange")
+
+    def test_unknown_timing_is_refused(self):
+        vmm, console = self.begin()
+        _, end = self.successor()
+        with end:
+            with self.assertRaises(ControlError) as refused:
+                vmm.wait_for(vmm.send("exchange", [end.fileno()], timing="sometimes"))
+        self.assertEqual(refused.exception.code, "invalid_argument")
+        self.finish(vmm, console)
+
     def test_info_and_status_tell_who_owns(self):
         vmm, console = self.begin()
         report, successor = self.exchange(vmm)

@@ -232,9 +232,9 @@ class MachineTest(unittest.TestCase):
         self.vmms.append(vmm)
         return vmm, for_source
 
-    def exchange(self, source, program=VMM_NEW, environment=None, name="m", deadline_ms=3000):
+    def exchange(self, source, program=VMM_NEW, environment=None, name="m", deadline_ms=3000, **more):
         """One exchange; returns the report and the successor."""
         successor, end = self.successor(name, program, environment)
         with end:
-            identity = source.send("exchange", [end.fileno()], deadline_ms=deadline_ms)
+            identity = source.send("exchange", [end.fileno()], deadline_ms=deadline_ms, **more)
         return source.wait_for(identity), successor
