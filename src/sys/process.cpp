@@ -2,6 +2,7 @@
 
 #include "sys/spawn_child.h"
 
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -103,6 +104,18 @@ Error become(const SpawnOptions& options) {
 void reap_ended_children() noexcept {
     while (::waitpid(-1, nullptr, WNOHANG) > 0) {
     }
+}
+
+Status raise_descriptor_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return Error::from_errno(errno, "ask how many descriptors are allowed");
+    }
+    limit.rlim_cur = limit.rlim_max;
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return Error::from_errno(errno, "allow more descriptors");
+    }
+    return ok();
 }
 
 Result<Process> Process::spawn(const SpawnOptions& options) {

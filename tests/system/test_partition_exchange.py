@@ -339,6 +339,17 @@ class PartitionTest(PartitionBase):
         none = self.godwit("run", "d", "--kernel", str(BIN / "beacon"), "--memory", "64M,pool", code=1)
         self.assertIn("this host has no memory pool", none.stderr)
 
+    def test_machine_whose_document_cannot_be_read_keeps_its_memory(self):
+        """As after a downgrade to a godwitd that does not know a member of it."""
+        self.start_daemon("--pool", "512M")
+        self.boot("a", "b")
+        self.kill_daemon()
+        (self.run_dir / "machines/a/spec.json").write_text('{"name": "a", "of_a_later_version": true}')
+        self.start_daemon("--pool", "512M")
+        self.assertIn("machine_document_unreadable", self.daemon_log())
+        self.assertEqual(set(self.owners()), {"a", "b"})
+        self.guests_are_content()
+
 
 if __name__ == "__main__":
     unittest.main()
