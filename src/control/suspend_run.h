@@ -64,6 +64,7 @@ class SuspendRun : public std::enable_shared_from_this<SuspendRun> {
     void note_and_replace();
     void give_up(const Error& why);
     void reclaim(Member& member);
+    void not_reclaimed(Member& member, const std::string& why);
     void finish_given_up();
     [[nodiscard]] Json report() const;
     void enter(Step step, std::string_view phase, int number);
