@@ -144,6 +144,10 @@ void SuspendRun::check_daemon() {
 void SuspendRun::daemon_checked() {
     const bool usable = host_blockers_.empty();
     enter(Step::prepare, "prepare", 2);
+    if (usable && members_.empty()) {
+        note_and_replace(); // Nothing to suspend: only godwitd is replaced.
+        return;
+    }
     for (const auto& member : members_) {
         if (!member->blocked.empty()) {
             member->stage = Stage::failed;

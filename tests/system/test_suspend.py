@@ -71,6 +71,13 @@ class WholeHost(SuspendHost):
         for name in self.consoles:
             self.content(name)
 
+    def test_host_without_machines_gets_its_new_godwitd(self):
+        self.start_daemon()
+        report = self.suspend(self.new)
+        self.assertEqual((report["outcome"], report["daemon_replaced"], report["machines"]), ("done", True, []), report)
+        self.assertIn(str(self.new), cmdline(self.daemon.pid))
+        self.assertEqual(self.machines(), {})
+
     def test_one_machine_alone_keeps_godwitd(self):
         self.start_daemon()
         self.run_machines(2)
