@@ -494,7 +494,8 @@ void SuspendRun::note_and_replace() {
         log::error("suspension_note_lost", {{"reason", written.error().to_string()}});
     }
     for (const auto& member : members_) {
-        if (MachineEntry* const entry = supervisor_.find(member->name); entry != nullptr) {
+        MachineEntry* const entry = supervisor_.find(member->name);
+        if (entry != nullptr && member->stage == Stage::committed) {
             entry->program = request_.vmm_program;
         }
     }
