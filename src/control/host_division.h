@@ -62,8 +62,9 @@ class HostDivision : public std::enable_shared_from_this<HostDivision> {
     void launch(const std::string& machine,
                 sys::Fd incoming,
                 Reply<std::shared_ptr<VmmInstance>> launched);
-    /// The machine's exchange is over. `moved`: the successor runs it.
-    void exchange_ended(const std::string& machine, bool moved);
+    /// The machine's exchange is over. `arrived`: the successor runs it; otherwise it has ended and
+    /// the machine is ours. Not to be said while neither is known.
+    void exchange_ended(const std::string& machine, bool arrived);
     /// Steps 6 and 7. `report` is for the new godwitd to complete. Answered only if it fails: then
     /// nothing is sealed.
     void bequeath(const Json& report, Reply<void> failed);

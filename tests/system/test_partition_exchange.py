@@ -251,6 +251,33 @@ class PartitionTest(PartitionBase):
         self.assertIn("a machine could not be moved", reasons["a"])
         self.assertIn("ended before it was ready", reasons["b"])
 
+    def test_old_vmm_killed_after_its_successor_runs_brings_all_back(self):
+        """The machine belongs to the new VMM and its memory stays with it; it goes back like one that has moved."""
+        old = self.root / "old-vmm"
+        old.write_text(f'#!/bin/sh\nGODWIT_FAULT=handover.source.9:kill exec {BIN / "godwit-vmm"} "$@"\n')
+        old.chmod(0o755)
+        self.environment["GODWIT_VMM"] = str(old)
+        self.start_daemon("--pool", "512M")
+        self.boot("a", "b")
+        before, owner = self.builds(), self.pool()["instance"]
+        pid = self.machine("a")["vmm"]["pid"]
+        report = self.given_up(self.begin(), before, owner)
+        self.assertFalse(alive(pid))
+        self.assertEqual([machine["outcome"] for machine in report["machines"]], ["rolled_back", "not_tried"], report)
+
+    def test_machine_goes_back_into_the_program_it_ran_before_the_last_godwitd(self):
+        self.start_daemon("--pool", "512M")
+        self.boot("a", "b")
+        self.godwit("exchange", "a", "--to", str(BIN / "godwit-vmm-next"))
+        self.kill_daemon()
+        self.start_daemon("--pool", "512M")
+        before, owner = self.builds(), self.pool()["instance"]
+        self.assertNotEqual(before["a"], before["b"])
+        self.start_slowly_and_fail("b")
+        command = self.begin()
+        self.wait_event("exchange_all", machine="a", outcome="done")
+        self.given_up(command, before, owner)
+
     def test_killed_old_godwitd_leaves_everything_to_the_new_one(self):
         command, _, owner = self.begun_until_one_has_moved()
         self.kill_daemon()
