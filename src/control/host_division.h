@@ -109,6 +109,7 @@ class HostDivision : public std::enable_shared_from_this<HostDivision> {
     [[nodiscard]] Status give_free_memory();
     [[nodiscard]] Status seal_estate(const Json& report);
     void heir_ended();
+    void end_unwatched_heir();
     [[nodiscard]] Status take_everything_back();
     void give_freed_cpus();
     void fail(const Error& why);
