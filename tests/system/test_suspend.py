@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
+import subprocess
 import threading
 import unittest
 
-from suspend_host import SuspendHost, cmdline, storage_bytes
+from suspend_host import BIN, SuspendHost, cmdline, storage_bytes
 
 
 class WholeHost(SuspendHost):
@@ -121,6 +123,34 @@ class Independent(SuspendHost):
             self.runs(name)
             self.content(name)
         self.wait_for(lambda: not self.processes("godwit-keeper"), "a keeper is left")
+
+    def test_refused_request_leaves_the_one_under_way_its_answer(self):
+        """A keeper is asked for an exchange while one is under way that is going to fail."""
+        self.start_daemon()
+        self.run_machines(1)
+        place, _ = self.faulty("c", "m1", "exchange.destination.load:kill")
+        self.suspend(place, code=3)
+        slow, _ = self.faulty("d", "m1", "exchange.destination.build:hang")
+        command = [BIN / "godwit", "exchange", "m1", "--to", str(slow), "--prepare-ms", "5000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              env=self.environment()) as client:
+            self.wait_for(lambda: self.reached("exchange.destination.build"), "the new VMM does not build")
+            keepers = [cmdline(pid).split() for pid in self.processes("godwit-keeper")]
+            instance, = (words[words.index("--instance") + 1] for words in keepers if "--guard" not in words)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control, ours, theirs:
+                control.connect(str(self.directory / f"machines/m1/vmm-{instance}.sock"))
+                socket.send_fds(control, [json.dumps({"id": 1, "method": "exchange", "params": {}}).encode()],
+                                [theirs.fileno()])
+                self.assertEqual(json.loads(control.recv(65536))["error"]["code"], "conflict")
+            for pid in self.processes(str(slow)) + self.processes("--incoming-fd"):
+                if "godwit-vmm" in cmdline(pid):
+                    os.kill(pid, signal.SIGKILL)
+            out, _ = client.communicate(timeout=20)  # Without its answer: after 40 s.
+        self.assertEqual(client.returncode, 1, out)
+        self.godwit("exchange", "m1", "--to", str(self.new))
+        self.runs("m1")
+        self.content("m1")
 
     def test_frozen_machine_can_be_given_up(self):
         self.start_daemon()
