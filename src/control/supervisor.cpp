@@ -6,6 +6,7 @@
 #include "control/exchange_all.h"
 #include "control/exchange_run.h"
 #include "control/plan_run.h"
+#include "control/program_path.h"
 #include "control/recover_run.h"
 #include "control/suspend_run.h"
 #include "control/suspension.h"
@@ -360,6 +361,9 @@ void Supervisor::promote(MachineEntry& entry, VmmInstance& vmm) {
         entry.others.push_back(entry.owner);
     }
     entry.owner = keep;
+    if (std::string program = vmm_program_of(vmm.pid()); entry.adopted && !program.empty()) {
+        entry.program = std::move(program);
+    }
     entry.end.reset();
     entry.recovery_timer.reset();
     log::info("machine_has_owner",
