@@ -127,6 +127,9 @@ class Supervisor final : public VmmWatcher {
         std::chrono::milliseconds deadline{10'000};
         std::chrono::milliseconds prepare{30'000};
     };
+    /// What speaks against suspending a machine that is.
+    static constexpr const char* frozen_blocker =
+        "it is frozen: let it run again with 'godwit recover' first";
     /// Replaces VMMs, and godwitd too, with the machines suspended in memory.
     [[nodiscard]] Result<std::uint64_t> suspend(SuspendRequest request);
     /// The report of the last such exchange, as soon as none is under way.
@@ -183,6 +186,10 @@ class Supervisor final : public VmmWatcher {
     void forget(const std::string& name, const MachineEnd& end);
 
     void suspension_over(const Json& report);
+    /// The programs of the installation `prefix` (or of the godwit-vmm it names) for a request.
+    [[nodiscard]] Status choose_suspend_programs(SuspendRequest& request) const;
+    /// Whether the programs that suspending all needs beside this godwit-vmm can be executed.
+    [[nodiscard]] Status check_suspend_programs(const std::string& vmm_program) const;
     void adopt_machine(const std::string& name);
     void read_document(MachineEntry& entry);
     /// Finds the processes of a machine that are not known yet. Only a socket that nobody can be

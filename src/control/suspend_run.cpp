@@ -84,7 +84,7 @@ void SuspendRun::plan() {
         } else if ((*entry)->record == nullptr) {
             member->blocked = "its VMM has not handed out its owner record";
         } else if ((*entry)->state() == "frozen") {
-            member->blocked = "it is frozen: let it run again with 'godwit recover' first";
+            member->blocked = Supervisor::frozen_blocker;
         } else {
             member->source = (*entry)->owner;
             member->record = (*entry)->record;

@@ -329,11 +329,20 @@ class PartitionTest(PartitionBase):
         for cpus in ("0-1000", "5-3", "nonsense", ",".join(map(str, CPUS))):
             self.godwit(*way, "--target-cpus", cpus, code=None)
         self.godwit(*way, code=2)
+        self.godwit(*way, "--target-cpus", str(CPUS[-1]), "--keep-going", code=2)
         self.godwit("exchange", "a", "--mode", "partition", "--target-cpus", str(CPUS[-1]), code=2)
         (self.prefix / "bin/godwitd").unlink()
         alone = self.godwit(*way, "--target-cpus", str(CPUS[-1]), "--dry-run", code=1)
         self.assertIn("new godwitd", alone.stdout)
         self.assertEqual((self.builds(), self.vmm_pids(), self.pool()), before)
+
+    def test_full_pool_is_told_by_the_plan(self):
+        self.start_daemon("--pool", "512M")
+        self.boot("a", memory="512M,pool")
+        dry = self.godwit("exchange", "--all", "--mode", "partition", "--to", str(self.prefix), "--target-cpus",
+                          str(CPUS[-1]), "--dry-run", code=1)
+        self.assertIn("memory pool is full", dry.stdout)
+        self.guests_are_content()
 
     def test_new_godwitd_that_cannot_start_changes_nothing(self):
         self.start_daemon("--pool", "512M")

@@ -115,6 +115,8 @@ class Independent(SuspendHost):
         self.assertEqual(self.settled(), {"m1": "running", "m2": "frozen", "m3": "running"})
         self.runs("m1")
         self.runs("m3")
+        plan = self.godwit("exchange", "--all", "--mode", "suspend", "--to", str(place), "--dry-run", code=1)
+        self.assertIn("it is frozen", plan.stdout)
         self.godwit("recover", "m2", code=1)  # Its VMM still cannot.
         self.assertEqual(self.settled()["m2"], "frozen")
         flag.unlink()
@@ -202,6 +204,25 @@ class Refused(SuspendHost):
         report = self.suspend(broken, code=1)
         self.assertIn("does not start", "\n".join(report["blockers"]))
         self.unchanged(before)
+
+    def test_plan_says_what_a_run_would_do(self):
+        self.start_daemon()
+        self.run_machines(1)
+        before = self.pids()
+        way = ["exchange", "--all", "--mode", "suspend"]
+        for flags in (["--order", "name"], ["--concurrency", "2"], ["--keep-going"], ["--again"]):
+            self.assertIn("does not go with --mode suspend", self.godwit(*way, *flags, code=2).stderr)
+        plan = json.loads(self.godwit(*way, "--to", str(self.old), "--dry-run", "--json").stdout)
+        self.assertEqual([machine["action"] for machine in plan["machines"]], ["exchange"], plan)
+        alone = self.installation("d", "godwitd-next", "godwit-vmm-next")
+        (alone / "bin/godwitd").unlink()
+        self.assertIn("bin/godwitd", self.godwit(*way, "--to", str(alone), "--dry-run", code=1).stdout)
+        self.unchanged(before)
+        program = self.new / "bin/godwit-vmm"
+        self.godwit(*way, "--to", str(program), "--dry-run")
+        self.assertEqual(self.suspend(program)["outcome"], "done")
+        self.runs("m1")
+        self.content("m1")
 
     def test_abort_while_all_is_held_restores_all(self):
         """HE-6: a keeper hangs before it holds its machine; the others give back, nothing is left."""
