@@ -1,6 +1,8 @@
 #include "control/host_pool.h"
 
 #include "base/log.h"
+#include "control/division_words.h"
+#include "exchange/partition/cpu_partition.h"
 #include "exchange/partition/inherit.h"
 #include "sys/entropy.h"
 
@@ -141,6 +143,10 @@ Status HostPool::inherit_all() {
         GODWIT_TRY(exchange::partition::claim_memory(*pool_, other, self_, legacy));
         GODWIT_TRY(exchange::partition::scrub_memory(*pool_, legacy));
         GODWIT_TRY(pool_->table().unregister_owner(other));
+        for (const memory::PoolOwner owner : {other, self_}) { // Nothing is divided any more.
+            exchange::partition::CpuPartition::remove_left(
+                division::cpu_partition_name(owner.value));
+        }
         log::info("pool_inherited", {{"from", other.value}, {"extents", legacy.claimed.size()}});
     }
     return ok();

@@ -195,6 +195,7 @@ class Supervisor final : public VmmWatcher {
     /// Finds the processes of a machine that are not known yet. Only a socket that nobody can be
     /// behind is taken away; whatever else fails leaves the machine in doubt and is tried again.
     void adopt_instances(MachineEntry& entry);
+    void leave_old_division(int pid) const;
     /// Makes sure that machines in doubt are looked at again, until none is.
     [[nodiscard]] Status arm_doubts();
     void look_at_doubts();

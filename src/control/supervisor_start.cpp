@@ -3,8 +3,10 @@
 #include "base/log.h"
 #include "base/scope_guard.h"
 #include "base/units.h"
+#include "control/division_words.h"
 #include "control/supervisor.h"
 #include "control/suspension.h"
+#include "exchange/partition/cpu_partition.h"
 #include "sys/fd.h"
 
 #include <nlohmann/json.hpp>
@@ -227,6 +229,18 @@ void Supervisor::read_document(MachineEntry& entry) {
     }
 }
 
+/// A process we find is in a part of a divided host only if both godwitds of it have died.
+void Supervisor::leave_old_division(int pid) const {
+    using exchange::partition::CpuPartition;
+    if (division() != nullptr) {
+        return;
+    }
+    for (const std::string& name : CpuPartition::names_of(pid, division::cpu_partition_prefix)) {
+        log::info("old_division_dissolved", {{"cpu_partition", name}});
+        CpuPartition::remove_left(name);
+    }
+}
+
 void Supervisor::adopt_instances(MachineEntry& entry) {
     const std::string name = entry.document.name;
     if (!entry.document_known) {
@@ -244,6 +258,7 @@ void Supervisor::adopt_instances(MachineEntry& entry) {
         Result<std::shared_ptr<VmmInstance>> vmm =
             VmmInstance::adopt(parts_.loop, parts_.run, name, id, *this);
         if (vmm.has_value()) {
+            leave_old_division((*vmm)->pid());
             entry.others.push_back(std::move(*vmm));
         } else if (vmm.error().os_errno() == ECONNREFUSED || vmm.error().os_errno() == ENOENT) {
             log::info("dead_socket_removed",

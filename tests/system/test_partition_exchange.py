@@ -312,6 +312,7 @@ class PartitionTest(PartitionBase):
         self.assertIn("knows nothing of this exchange", err)
         pool = self.pool()
         self.assertEqual({extent["owner"] for extent in pool["extents"]}, {pool["instance"]})
+        self.all_cpus_are_theirs()
         self.guests_are_content()
 
     # -- it is refused -----------------------------------------------------------------------------------------
