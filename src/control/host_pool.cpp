@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <utility>
 
 namespace godwit::control {
 
@@ -205,11 +206,16 @@ Json HostPool::facts(const std::set<std::string>& machines) const {
     }
     const auto proven =
         all.has_value() ? pool_->table().prove(*all) : Result<std::size_t>(all.error());
+    static bool warned = false; // Control thread; once per process, facts are asked for often.
+    if (!proven.has_value() && !std::exchange(warned, true)) {
+        log::warn("pool_changes_not_proven", {{"reason", proven.error().to_string()}});
+    }
     return {{"pool_id", std::to_string(pool_->table().pool_id())},
             {"bytes", pool_->bytes()},
             {"free_bytes", free_frames() * pool_frame_bytes},
             {"instance", self_.value},
             {"changes_proven", proven.has_value() ? Json(*proven) : Json()},
+            {"changes_not_proven", proven.has_value() ? Json() : Json(proven.error().to_string())},
             {"extents", std::move(list)}};
 }
 
