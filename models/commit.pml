@@ -318,7 +318,9 @@ handing_over:
 undo: /* fence, then kill the successor */
     do
     :: atomic { owner == next -> goto forward }
-    :: atomic { owner != next -> who = owner; held = epoch };
+    /* claimed by a third: our successor's epoch is over, and the claim is not ours to void */
+    :: atomic { owner != next && claimed -> break }
+    :: atomic { owner != next && !claimed -> who = owner; held = epoch };
        if
        may_crash
        :: atomic { !alive[next] -> goto adopt }

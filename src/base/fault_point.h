@@ -4,7 +4,8 @@
 ///
 /// The environment variable GODWIT_FAULT holds "NAME:kill", "NAME:hang" or "NAME:abort", read once
 /// at the first point reached; without it a point costs one comparison. NAME is the text at the
-/// point.
+/// point. Where it does something, it says so on standard error first, so that a test can tell that
+/// the point was reached.
 
 #include <string_view>
 

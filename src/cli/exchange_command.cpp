@@ -31,6 +31,7 @@ struct ExchangeCommand {
     std::string timing = "late";
     std::string target_cpus;
     std::string order = "name";
+    bool order_given = false;
     std::uint64_t concurrency = 0;
     bool keep_going = false;
     bool stop_on_failure = false;
@@ -131,6 +132,29 @@ Status check_partition(const ExchangeCommand& command) {
     return ok();
 }
 
+/// What would be left out without a word is refused.
+Status check_flags(const ExchangeCommand& command) {
+    const bool suspend = command.mode == control::name_of(control::ExchangeMode::suspend);
+    const bool partition = command.mode == control::name_of(control::ExchangeMode::partition);
+    const bool one_by_one = !command.all || suspend || partition;
+    const std::string_view why = !command.all ? " is for --all"
+                                 : suspend    ? " does not go with --mode suspend, which takes all "
+                                                "machines at once"
+                                           : " does not go with --mode partition, which takes all "
+                                             "machines, one by one, or none";
+    const std::pair<const char*, bool> flags[] = {
+        {"--concurrency", command.concurrency > 0 && one_by_one},
+        {"--keep-going", command.keep_going && one_by_one},
+        {"--again", command.again && one_by_one},
+        {"--order", command.order_given && (!command.all || suspend)}};
+    for (const auto& [flag, refused] : flags) {
+        if (refused) {
+            return Error(ErrorCode::invalid_argument, flag + std::string(why));
+        }
+    }
+    return ok();
+}
+
 ExitCode exchange(const Session& session, const ExchangeCommand& command) {
     if (command.history) {
         return show_history(session, command);
@@ -142,6 +166,10 @@ ExitCode exchange(const Session& session, const ExchangeCommand& command) {
     const Status partition = check_partition(command);
     if (!partition.has_value()) {
         return session.fail(partition.error());
+    }
+    const Status flags = check_flags(command);
+    if (!flags.has_value()) {
+        return session.fail(flags.error());
     }
     if (command.dry_run) {
         return show_plan(session, command);
@@ -294,7 +322,8 @@ void add_exchange_command(CLI::App& app, Invocation& invocation) {
         "  godwit exchange --all --mode suspend --to /opt/godwit-2.0\n"
         "  godwit exchange --all --mode partition --target-cpus 2-3 --to /opt/godwit-2.0\n"
         "  godwit exchange --history web1");
-    added->callback([command, &invocation] {
+    added->callback([command, added, &invocation] {
+        command->order_given = added->count("--order") > 0;
         invocation.action = [command, &invocation] {
             return exchange(invocation.session, *command);
         };

@@ -185,6 +185,10 @@ Status start_and_serve(DaemonOptions& options, const sys::EventFd& stop, sys::Fd
     const RunDirectory run = GODWIT_TRY(RunDirectory::at(
         options.run_directory.empty() ? RunDirectory::default_path() : options.run_directory));
     GODWIT_TRY(run.prepare());
+    // Some for each machine: the default of 1024 does not reach for as many as are allowed.
+    if (const Status raised = sys::raise_descriptor_limit(); !raised.has_value()) {
+        log::warn("descriptor_limit_stays", {{"reason", raised.error().to_string()}});
+    }
     if (options.inherited_lock.valid()) {
         sys::reap_ended_children(); // Of the godwitd this process was before.
     }

@@ -23,9 +23,10 @@ inline constexpr std::chrono::milliseconds estate_notice{500};
 inline constexpr std::chrono::milliseconds refusal_time_max{100};
 inline constexpr std::uint64_t testament_bytes_max = 2ULL << 20U;
 
+inline constexpr std::string_view cpu_partition_prefix = "godwit-";
 /// What a partition of CPUs is called after its instance's number in the pool.
 [[nodiscard]] inline std::string cpu_partition_name(std::uint32_t instance) {
-    return "godwit-" + std::to_string(instance);
+    return std::string(cpu_partition_prefix) + std::to_string(instance);
 }
 
 } // namespace godwit::control::division

@@ -223,7 +223,12 @@ void ExchangeAll::exchange_ended(const std::string& machine, const Json& report)
         found->phase = text_member(report, "failed_step", found->phase);
     }
     if (division_ != nullptr) {
-        division_->exchange_ended(machine, outcome == MachineOutcome::done);
+        const bool open = outcome == MachineOutcome::failed_after_commit;
+        const bool over = outcome == MachineOutcome::done || (open && went_over(machine));
+        // Claimed and not run, it is decided by its recovery; until then nothing is taken back.
+        if (over || !open) {
+            division_->exchange_ended(machine, over);
+        }
     }
     const std::string new_build = found->build_ids[1];
     end(*found, outcome, text_member(report, "reason"));

@@ -70,7 +70,10 @@ class ExchangeAll : public std::enable_shared_from_this<ExchangeAll> {
     void go_back(const Error& why);
     void return_next();
     void bring_back(MachineResult& machine);
+    void exchange_back(MachineResult& machine);
     void returned(MachineResult& machine, bool back, const std::string& how);
+    /// Whether another than the owner of before runs it by its record.
+    [[nodiscard]] bool went_over(const std::string& machine) const;
     /// Begins what may begin; finishes when nothing is left.
     void pump();
     void tell(const MachineResult& machine);
@@ -89,8 +92,9 @@ class ExchangeAll : public std::enable_shared_from_this<ExchangeAll> {
     bool stopping_ = false; ///< No more are begun.
     std::shared_ptr<HostDivision> division_;
     std::map<std::string, std::string> programs_before_; ///< What a machine goes back to.
-    std::string returning_;                              ///< The machine that goes back now.
-    std::optional<Error> gave_up_;                       ///< Why everything goes back.
+    std::map<std::string, handover::InstanceId> owners_before_;
+    std::string returning_;        ///< The machine that goes back now.
+    std::optional<Error> gave_up_; ///< Why everything goes back.
 };
 
 } // namespace godwit::control

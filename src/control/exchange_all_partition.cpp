@@ -30,6 +30,9 @@ void ExchangeAll::divide() {
     for (const MachineResult& machine : machines_) {
         const MachineEntry* const entry = supervisor_.find(machine.machine);
         programs_before_[machine.machine] = entry == nullptr ? std::string() : entry->program;
+        if (entry != nullptr && entry->owner != nullptr) {
+            owners_before_[machine.machine] = entry->owner->instance();
+        }
     }
     const std::weak_ptr<ExchangeAll> weak = weak_from_this();
     division_ =
@@ -118,7 +121,7 @@ void ExchangeAll::bring_back(MachineResult& machine) {
     returning_ = machine.machine;
     machine.phase = "going back";
     supervisor_.parts_.operations.set_progress(operation_, progress_of(machines_));
-    if (machine.outcome == MachineOutcome::failed_after_commit) {
+    if (machine.outcome == MachineOutcome::failed_after_commit && !went_over(machine.machine)) {
         const Result<std::uint64_t> recovery = supervisor_.recover(machine.machine);
         if (!recovery.has_value()) {
             returned(machine, false, recovery.error().to_string());
@@ -137,12 +140,30 @@ void ExchangeAll::bring_back(MachineResult& machine) {
                 const MachineEntry* const entry = self->supervisor_.find(name);
                 const auto found =
                     std::ranges::find(self->machines_, name, &MachineResult::machine);
+                if (self->went_over(name)) {
+                    self->exchange_back(*found); // The new VMM went on by itself.
+                    return;
+                }
                 self->returned(*found,
                                entry != nullptr && entry->state() == "running",
                                text.has_value() ? *text : text.error().to_string());
             }));
         return;
     }
+    exchange_back(machine);
+}
+
+bool ExchangeAll::went_over(const std::string& machine) const {
+    const MachineEntry* const entry = supervisor_.find(machine);
+    const auto before = owners_before_.find(machine);
+    if (entry == nullptr || entry->record == nullptr || before == owners_before_.end()) {
+        return false;
+    }
+    const handover::Ownership now = entry->record->read();
+    return now.tenure == handover::Tenure::running && now.owner != before->second;
+}
+
+void ExchangeAll::exchange_back(MachineResult& machine) {
     Supervisor::ExchangeRequest back = request_.exchange;
     back.mode = ExchangeMode::hot_restart;
     back.program = programs_before_[machine.machine];

@@ -87,6 +87,7 @@ Status HostDivision::begin() {
     fault_point("control.division.3");
     GODWIT_TRY(start_heir());
     GODWIT_TRY(watch_heir());
+    GODWIT_TRY(heir_cpus_->add_process(heir_->pid())); // It does nothing before its welcome.
     GODWIT_TRY(welcome());
     arm(division::greeting_time_max, &HostDivision::check_beside);
     return ok();
@@ -155,7 +156,7 @@ Status HostDivision::start_heir() {
     heir_lives_ = true;
     socket_ = std::move(ours);
     log::info("heir_started", {{"heir_pid", heir_->pid()}, {"program", request_.daemon_program}});
-    return heir_cpus_->add_process(heir_->pid());
+    return ok();
 }
 
 Status HostDivision::watch_heir() {

@@ -62,8 +62,9 @@ class HostDivision : public std::enable_shared_from_this<HostDivision> {
     void launch(const std::string& machine,
                 sys::Fd incoming,
                 Reply<std::shared_ptr<VmmInstance>> launched);
-    /// The machine's exchange is over. `moved`: the successor runs it.
-    void exchange_ended(const std::string& machine, bool moved);
+    /// The machine's exchange is over. `arrived`: the successor runs it; otherwise it has ended and
+    /// the machine is ours. Not to be said while neither is known.
+    void exchange_ended(const std::string& machine, bool arrived);
     /// Steps 6 and 7. `report` is for the new godwitd to complete. Answered only if it fails: then
     /// nothing is sealed.
     void bequeath(const Json& report, Reply<void> failed);
@@ -108,6 +109,7 @@ class HostDivision : public std::enable_shared_from_this<HostDivision> {
     [[nodiscard]] Status give_free_memory();
     [[nodiscard]] Status seal_estate(const Json& report);
     void heir_ended();
+    void end_unwatched_heir();
     [[nodiscard]] Status take_everything_back();
     void give_freed_cpus();
     void fail(const Error& why);

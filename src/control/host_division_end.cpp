@@ -18,6 +18,8 @@ using std::chrono::milliseconds;
 
 namespace {
 constexpr milliseconds leave_time_max{3'000};
+/// What a process may take to be gone after SIGKILL.
+constexpr milliseconds kill_time_max{2'000};
 } // namespace
 
 Status HostDivision::write_testament(const Json& report) {
@@ -99,6 +101,10 @@ void HostDivision::abort(Reply<void> done) {
     if (!told.has_value()) {
         log::warn("goodbye_not_told", {{"reason", told.error().to_string()}});
     }
+    if (!heir_watch_.active()) {
+        end_unwatched_heir();
+        return;
+    }
     Result<sys::EventLoop::Handle> timer = supervisor_.parts_.loop.schedule(
         told.has_value() ? leave_time_max : milliseconds(0), {}, [weak = weak_from_this()] {
             if (const auto self = weak.lock(); self != nullptr && self->heir_lives_) {
@@ -107,7 +113,21 @@ void HostDivision::abort(Reply<void> done) {
         });
     if (timer.has_value()) {
         timer_ = std::move(*timer);
+    } else {
+        discard(heir_->signal(SIGKILL), "it may be gone already");
     }
+}
+
+/// Its end would not be noticed by itself: it could not even be watched.
+void HostDivision::end_unwatched_heir() {
+    discard(heir_->signal(SIGKILL), "it may be gone already");
+    const auto ended = heir_->wait(kill_time_max);
+    if (ended.has_value() && ended->has_value()) {
+        heir_lives_ = false;
+        heir_ended();
+        return;
+    }
+    aborted_(Error(ErrorCode::timeout, "the new godwitd does not die; its part stays divided off"));
 }
 
 void HostDivision::heir_ended() {
@@ -135,7 +155,9 @@ void HostDivision::heir_ended() {
 /// The new instance has ended: whatever was its own is ours. Its VMMs run on, as VMMs do.
 Status HostDivision::take_everything_back() {
     if (!old_.has_value()) {
-        return ok();
+        // Not even begun, but memory for it may be there.
+        return own_memory_.empty() ? ok()
+                                   : supervisor_.pool_.pool()->free(std::exchange(own_memory_, {}));
     }
     memory::Pool& pool = *supervisor_.pool_.pool();
     old_->heir_ended();

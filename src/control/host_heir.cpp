@@ -352,6 +352,9 @@ void HostHeir::complete_report() {
     const auto proven =
         all.has_value() ? pool_->table().prove(*all) : Result<std::size_t>(all.error());
     (*report_)["partition"]["estate"] = std::move(estate);
+    if (!proven.has_value()) {
+        log::warn("pool_changes_not_proven", {{"reason", proven.error().to_string()}});
+    }
     (*report_)["partition"]["changes_proven"] = proven.has_value() ? Json(*proven) : Json();
     (*report_)["finished"] = time_text(sys::system_clock().unix_nanoseconds());
 }

@@ -1,6 +1,8 @@
 #include "control/host_pool.h"
 
 #include "base/log.h"
+#include "control/division_words.h"
+#include "exchange/partition/cpu_partition.h"
 #include "exchange/partition/inherit.h"
 #include "sys/entropy.h"
 
@@ -9,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <utility>
 
 namespace godwit::control {
 
@@ -141,6 +144,10 @@ Status HostPool::inherit_all() {
         GODWIT_TRY(exchange::partition::claim_memory(*pool_, other, self_, legacy));
         GODWIT_TRY(exchange::partition::scrub_memory(*pool_, legacy));
         GODWIT_TRY(pool_->table().unregister_owner(other));
+        for (const memory::PoolOwner owner : {other, self_}) { // Nothing is divided any more.
+            exchange::partition::CpuPartition::remove_left(
+                division::cpu_partition_name(owner.value));
+        }
         log::info("pool_inherited", {{"from", other.value}, {"extents", legacy.claimed.size()}});
     }
     return ok();
@@ -199,11 +206,16 @@ Json HostPool::facts(const std::set<std::string>& machines) const {
     }
     const auto proven =
         all.has_value() ? pool_->table().prove(*all) : Result<std::size_t>(all.error());
+    static bool warned = false; // Control thread; once per process, facts are asked for often.
+    if (!proven.has_value() && !std::exchange(warned, true)) {
+        log::warn("pool_changes_not_proven", {{"reason", proven.error().to_string()}});
+    }
     return {{"pool_id", std::to_string(pool_->table().pool_id())},
             {"bytes", pool_->bytes()},
             {"free_bytes", free_frames() * pool_frame_bytes},
             {"instance", self_.value},
             {"changes_proven", proven.has_value() ? Json(*proven) : Json()},
+            {"changes_not_proven", proven.has_value() ? Json() : Json(proven.error().to_string())},
             {"extents", std::move(list)}};
 }
 

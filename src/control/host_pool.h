@@ -47,6 +47,7 @@ class HostPool {
 
     /// Null as long as there is none.
     [[nodiscard]] memory::Pool* pool() noexcept { return pool_ ? &*pool_ : nullptr; }
+    [[nodiscard]] bool has_pool() const noexcept { return pool_.has_value(); }
     [[nodiscard]] memory::PoolOwner self() const noexcept { return self_; }
     /// For users: sizes and whose frames they are.
     [[nodiscard]] Json facts(const std::set<std::string>& machines) const;

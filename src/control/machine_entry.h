@@ -25,7 +25,11 @@ struct MachineEntry {
     MachineDocument document;
     std::string program; ///< The godwit-vmm its next process is started from.
     bool starting = false;
-    bool adopted = false; ///< Its owner is not our child: no exit code.
+    bool adopted = false;       ///< Its owner is not our child: no exit code.
+    bool document_known = true; ///< False: its file could not be read; only the name is known.
+    /// Why processes of it may live that are not known here; empty: all are known. Nothing of a
+    /// machine in doubt is taken away.
+    std::string doubt;
     std::shared_ptr<VmmInstance> owner;
     std::vector<std::shared_ptr<VmmInstance>> others; ///< Successors and retired ones.
     std::uint64_t operation = 0;                      ///< The one under way or the last one.
@@ -40,6 +44,7 @@ struct MachineEntry {
     /// "starting", "running", "paused", "frozen" (nobody runs the guest, its
     /// memory is kept), "recovering" or "unresponsive".
     [[nodiscard]] std::string state() const;
+    [[nodiscard]] bool knows(const std::string& instance) const;
     /// The living process of this instance, or null.
     [[nodiscard]] std::shared_ptr<VmmInstance> living(handover::InstanceId instance) const;
     /// Whether `vmm` stands for the machine: it owns it by the record, or keeps it frozen while the

@@ -34,6 +34,10 @@ void PlanRun::start() {
         const auto division = supervisor_.division_of(request_);
         plan_.trouble = division.has_value() ? std::string() : division.error().to_string();
     }
+    if (plan_.mode == ExchangeMode::suspend) {
+        const Status usable = supervisor_.check_suspend_programs(plan_.program);
+        plan_.trouble = usable.has_value() ? std::string() : usable.error().to_string();
+    }
     const std::weak_ptr<PlanRun> weak = weak_from_this();
     Reply<std::string> reply([weak](const Result<std::string>& text) {
         if (const auto self = weak.lock()) {
@@ -69,6 +73,9 @@ void PlanRun::probed(const Result<std::string>& text) {
         if (plan_.mode == ExchangeMode::partition && !entry->document.in_pool) {
             machine.blockers.emplace_back("its memory is not in the host's pool and cannot move by "
                                           "pointers: it must be started with --memory SIZE,pool");
+        }
+        if (plan_.mode == ExchangeMode::suspend && machine.state == "frozen") {
+            machine.blockers.emplace_back(Supervisor::frozen_blocker);
         }
         plan_.machines.push_back(std::move(machine));
     }
@@ -125,9 +132,9 @@ void PlanRun::finish() {
         if (!plan_.trouble.empty()) {
             machine.blockers.insert(machine.blockers.begin(), plan_.trouble);
         }
-        // Another instance takes every machine, whatever build it runs.
+        // The other modes take every machine, whatever build it runs.
         const bool current = !plan_.build_id.empty() && machine.build_id == plan_.build_id &&
-                             plan_.mode != ExchangeMode::partition;
+                             plan_.mode == ExchangeMode::hot_restart;
         if (machine.state == "paused") {
             machine.expected.reset(); // It stands still anyway.
         }

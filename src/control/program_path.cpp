@@ -38,6 +38,16 @@ Result<std::string> vmm_program_at(const std::string& path) {
     return program.string();
 }
 
+std::string vmm_program_of(int pid) {
+    std::error_code error;
+    const std::filesystem::path program =
+        std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe", error);
+    // A file that was replaced or removed is named "... (deleted)", which nobody can execute.
+    const bool usable = !error && program.filename().string().starts_with("godwit-vmm") &&
+                        ::access(program.c_str(), X_OK) == 0;
+    return usable ? program.string() : std::string();
+}
+
 Result<std::string> daemon_program_beside(const std::string& vmm_program) {
     const std::string program =
         (std::filesystem::path(vmm_program).parent_path() / "godwitd").string();

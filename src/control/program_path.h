@@ -16,6 +16,10 @@ namespace godwit::control {
 /// ("PREFIX/bin/godwit-vmm", else "PREFIX/godwit-vmm"). It can be executed.
 [[nodiscard]] Result<std::string> vmm_program_at(const std::string& path);
 
+/// The file of the godwit-vmm that runs as process `pid`; empty if it is no more, or if the process
+/// is another program (a keeper, a script).
+[[nodiscard]] std::string vmm_program_of(int pid);
+
 /// The godwitd of the same installation: beside that godwit-vmm.
 [[nodiscard]] Result<std::string> daemon_program_beside(const std::string& vmm_program);
 

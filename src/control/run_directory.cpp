@@ -159,10 +159,15 @@ Result<std::vector<std::string>> RunDirectory::list_machines() const {
          at.increment(failure)) {
         std::string name = at->path().filename().string();
         std::error_code ignored;
-        if (check_machine_name(name).has_value() && at->is_directory(ignored) &&
-            names.size() < machines_max) {
-            names.push_back(std::move(name));
+        if (!check_machine_name(name).has_value() || !at->is_directory(ignored)) {
+            continue;
         }
+        if (names.size() == machines_max) {
+            return Error(ErrorCode::resource_exhausted,
+                         "'" + machines() + "' has more than " + std::to_string(machines_max) +
+                             " directories, the limit of machines");
+        }
+        names.push_back(std::move(name));
     }
     if (failure) {
         return error_from(failure, "list '" + machines() + "'");

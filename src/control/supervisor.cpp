@@ -6,6 +6,7 @@
 #include "control/exchange_all.h"
 #include "control/exchange_run.h"
 #include "control/plan_run.h"
+#include "control/program_path.h"
 #include "control/recover_run.h"
 #include "control/suspend_run.h"
 #include "control/suspension.h"
@@ -28,7 +29,7 @@ std::string MachineEntry::state() const {
         return "starting";
     }
     if (owner == nullptr) {
-        return "recovering";
+        return doubt.empty() ? "recovering" : "unresponsive";
     }
     // One that has told its end closes its connection on the way.
     const bool silent = !owner->trouble().empty() && !end.has_value();
@@ -37,6 +38,11 @@ std::string MachineEntry::state() const {
     }
     const std::string& said = owner->status()->state;
     return said == "paused" || said == "frozen" ? said : "running";
+}
+
+bool MachineEntry::knows(const std::string& instance) const {
+    const auto is_it = [&](const auto& vmm) { return vmm->id() == instance; };
+    return (owner != nullptr && is_it(owner)) || std::ranges::any_of(others, is_it);
 }
 
 std::shared_ptr<VmmInstance> MachineEntry::living(handover::InstanceId instance) const {
@@ -61,7 +67,7 @@ bool MachineEntry::stands_for(const VmmInstance& vmm) const {
     if (now.owner == vmm.instance()) {
         return !claimed;
     }
-    return frozen && (claimed || living(now.owner) == nullptr);
+    return frozen && (claimed || (living(now.owner) == nullptr && doubt.empty()));
 }
 
 Supervisor::Supervisor(SupervisorParts parts)
@@ -71,6 +77,7 @@ Supervisor::~Supervisor() = default;
 
 void Supervisor::let_go() {
     settle_timer_.reset();
+    doubt_timer_.reset();
     settled_.dismiss();
     const auto waiters = std::exchange(suspension_waiters_, {});
     suspension_.reset();
@@ -136,6 +143,8 @@ Json Supervisor::summary(const MachineEntry& entry) const {
         if (!vmm.trouble().empty()) {
             body["trouble"] = vmm.trouble();
         }
+    } else if (!entry.doubt.empty()) {
+        body["trouble"] = entry.doubt;
     }
     return body;
 }
@@ -298,9 +307,9 @@ void Supervisor::look_for_owner(MachineEntry& entry, MachineEnd otherwise) {
         return;
     }
     if (entry.others.empty()) {
-        adopt_newcomers(entry);
+        adopt_instances(entry);
     }
-    if (entry.others.empty()) {
+    if (entry.others.empty() && entry.doubt.empty()) {
         forget(name, otherwise);
         return;
     }
@@ -334,7 +343,7 @@ void Supervisor::end_without_owner(const MachineEntry& entry) {
     fault_point("control.end_without_owner");
     // From here a claim on what the dead owner has offered fails.
     if (now.tenure == handover::Tenure::claimed || entry.living(now.owner) != nullptr ||
-        !entry.record->transfer(now, now.owner).has_value()) {
+        !entry.doubt.empty() || !entry.record->transfer(now, now.owner).has_value()) {
         log::warn("owner_is_silent",
                   {{"machine", entry.document.name}, {"owner", to_string(now.owner)}});
         return;
@@ -352,6 +361,9 @@ void Supervisor::promote(MachineEntry& entry, VmmInstance& vmm) {
         entry.others.push_back(entry.owner);
     }
     entry.owner = keep;
+    if (std::string program = vmm_program_of(vmm.pid()); entry.adopted && !program.empty()) {
+        entry.program = std::move(program);
+    }
     entry.end.reset();
     entry.recovery_timer.reset();
     log::info("machine_has_owner",
@@ -367,7 +379,7 @@ void Supervisor::forget(const std::string& name, const MachineEnd& end) {
     }
     log::info("machine_ended", {{"machine", name}, {"reason", end.reason}, {"detail", end.detail}});
     const std::vector<std::uint64_t> stops = found->second->stop_operations;
-    if (found->second->document.in_pool) {
+    if (found->second->document.in_pool || !found->second->document_known) {
         auto users = found->second->others;
         if (found->second->owner != nullptr) {
             users.push_back(found->second->owner);

@@ -130,6 +130,9 @@ class Supervisor final : public VmmWatcher {
         std::chrono::milliseconds deadline{10'000};
         std::chrono::milliseconds prepare{30'000};
     };
+    /// What speaks against suspending a machine that is.
+    static constexpr const char* frozen_blocker =
+        "it is frozen: let it run again with 'godwit recover' first";
     /// Replaces VMMs, and godwitd too, with the machines suspended in memory.
     [[nodiscard]] Result<std::uint64_t> suspend(SuspendRequest request);
     /// The report of the last such exchange, as soon as none is under way.
@@ -186,9 +189,19 @@ class Supervisor final : public VmmWatcher {
     void forget(const std::string& name, const MachineEnd& end);
 
     void suspension_over(const Json& report);
-    /// Finds processes of a machine that came after this godwitd: the guard of a dead keeper.
-    void adopt_newcomers(MachineEntry& entry);
+    /// The programs of the installation `prefix` (or of the godwit-vmm it names) for a request.
+    [[nodiscard]] Status choose_suspend_programs(SuspendRequest& request) const;
+    /// Whether the programs that suspending all needs beside this godwit-vmm can be executed.
+    [[nodiscard]] Status check_suspend_programs(const std::string& vmm_program) const;
     void adopt_machine(const std::string& name);
+    void read_document(MachineEntry& entry);
+    /// Finds the processes of a machine that are not known yet. Only a socket that nobody can be
+    /// behind is taken away; whatever else fails leaves the machine in doubt and is tried again.
+    void adopt_instances(MachineEntry& entry);
+    void leave_old_division(int pid) const;
+    /// Makes sure that machines in doubt are looked at again, until none is.
+    [[nodiscard]] Status arm_doubts();
+    void look_at_doubts();
     void check_settled();
     void end_without_owner(const MachineEntry& entry);
     void promote(MachineEntry& entry, VmmInstance& vmm);
@@ -219,7 +232,10 @@ class Supervisor final : public VmmWatcher {
     void release_ended();
     /// Asks the VMM for the pool, where this godwitd does not know it yet.
     void find_pool(const MachineEntry& entry, VmmInstance& vmm);
+    /// Those that are known to lie in the pool.
     [[nodiscard]] std::set<std::string> pool_machines() const;
+    /// Those whose frames nobody else may get: all there are, whatever is known of them.
+    [[nodiscard]] std::set<std::string> pool_keepers() const;
 
     void press_power_button(MachineEntry& entry, std::uint64_t operation, StopRequest request);
 
@@ -241,6 +257,7 @@ class Supervisor final : public VmmWatcher {
     std::map<std::string, std::string> announced_states_;
     Reply<void> settled_;
     sys::EventLoop::Handle settle_timer_;
+    sys::EventLoop::Handle doubt_timer_;
 };
 
 } // namespace godwit::control

@@ -120,6 +120,12 @@ Result<DivisionRequest> Supervisor::division_of(const ExchangeAllRequest& reques
                      "this host has no memory pool (godwitd --pool 0), so nothing can move by "
                      "pointers");
     }
+    // An instance has a frame of its own; a pool that is made for this has free ones.
+    if (pool_.has_pool() && pool_.free_frames() == 0) {
+        return Error(ErrorCode::resource_exhausted,
+                     "the host's memory pool is full; an exchange needs 2 MiB of it for itself: "
+                     "stop a machine first");
+    }
     return division;
 }
 

@@ -23,8 +23,16 @@ std::set<std::string> Supervisor::pool_machines() const {
     return names;
 }
 
+std::set<std::string> Supervisor::pool_keepers() const {
+    std::set<std::string> names = pool_machines();
+    for (const auto& [name, entry] : machines_) {
+        names.insert(name);
+    }
+    return names;
+}
+
 Json Supervisor::pool_facts() const {
-    return pool_.facts(pool_machines());
+    return pool_.facts(pool_keepers());
 }
 
 Status Supervisor::place_memory(MachineDocument& document) {
@@ -88,7 +96,7 @@ void Supervisor::find_pool(const MachineEntry& entry, VmmInstance& vmm) {
             found = pool_.adopt(std::move(answer->fds[0]), std::move(answer->fds[1]), name);
         }
         if (found.has_value() && first) {
-            found = pool_.keep_only(pool_machines());
+            found = pool_.keep_only(pool_keepers());
         }
         if (!found.has_value()) {
             log::warn("pool_not_found", {{"machine", name}, {"reason", found.error().to_string()}});

@@ -34,6 +34,12 @@ Status check_directory_path(const std::string& path) {
     return ok();
 }
 
+Error in_doubt(const MachineEntry& entry) {
+    return Error(ErrorCode::conflict,
+                 "not every process of machine '" + entry.document.name +
+                     "' could be reached: " + entry.doubt + "; it is tried again every second");
+}
+
 } // namespace
 
 void Supervisor::info(const std::string& name, Reply<Json> reply) {
@@ -108,6 +114,9 @@ void Supervisor::ask(const std::string& name,
 Result<std::uint64_t> Supervisor::stop(const std::string& name, StopRequest request) {
     MachineEntry* const entry =
         request.force ? GODWIT_TRY(find_or_error(name)) : GODWIT_TRY(find_idle(name));
+    if (entry->owner == nullptr && entry->others.empty() && !entry->doubt.empty()) {
+        return in_doubt(*entry);
+    }
     const auto operation = std::make_shared<std::uint64_t>(0);
     *operation = parts_.operations.begin("stop", name, [this, operation]() -> Status {
         parts_.operations.fail(
@@ -237,6 +246,9 @@ Result<std::uint64_t> Supervisor::recover(const std::string& name) {
         return Error(ErrorCode::conflict,
                      "machine '" + name + "' is busy (operation " +
                          std::to_string(entry->operation) + "): wait for its end or cancel it");
+    }
+    if (!entry->doubt.empty()) {
+        return in_doubt(*entry);
     }
     if (entry->record == nullptr) {
         return Error(ErrorCode::conflict,

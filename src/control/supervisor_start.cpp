@@ -3,14 +3,17 @@
 #include "base/log.h"
 #include "base/scope_guard.h"
 #include "base/units.h"
+#include "control/division_words.h"
 #include "control/supervisor.h"
 #include "control/suspension.h"
+#include "exchange/partition/cpu_partition.h"
 #include "sys/fd.h"
 
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
 
@@ -22,6 +25,12 @@ constexpr std::chrono::milliseconds settle_time_max{2'000};
 constexpr std::size_t spec_bytes_max = 64 * kib;
 /// The machine document inside a snapshot directory (docs/formats/snapshot.md).
 constexpr const char* snapshot_document = "/machine.json";
+/// How often processes are looked for that may live and could not be reached.
+constexpr std::chrono::milliseconds doubt_period{1'000};
+
+MachineEnd not_found_alive() {
+    return {.reason = "killed", .detail = "no VMM process of it was left when godwitd started"};
+}
 
 } // namespace
 
@@ -178,6 +187,18 @@ void Supervisor::adopt_all(Reply<void> settled) {
         settled(names.error());
         return;
     }
+    // First: afterwards there may be no descriptors left for timers.
+    Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(settle_time_max, {}, [this] {
+        settle_timer_.reset();
+        settled_(ok());
+    });
+    const Status armed = timer.has_value() ? arm_doubts() : Status(timer.error());
+    if (!armed.has_value()) {
+        settled(armed.error());
+        return;
+    }
+    settle_timer_ = std::move(*timer);
+    settled_ = std::move(settled);
     for (const std::string& name : *names) {
         adopt_machine(name);
     }
@@ -186,68 +207,120 @@ void Supervisor::adopt_all(Reply<void> settled) {
             std::make_unique<Suspension>(*this, std::move(note), Suspension::operation_none);
         suspension_->begin();
     }
-    const Status tidied = pool_.keep_only(pool_machines()); // If it was inherited.
+    const Status tidied = pool_.keep_only(pool_keepers()); // If it was inherited.
     if (!tidied.has_value()) {
         log::warn("pool_not_tidied", {{"reason", tidied.error().to_string()}});
-    }
-    settled_ = std::move(settled);
-    Result<sys::EventLoop::Handle> timer = parts_.loop.schedule(settle_time_max, {}, [this] {
-        settle_timer_.reset();
-        settled_(ok());
-    });
-    if (timer.has_value()) {
-        settle_timer_ = std::move(*timer);
     }
     check_settled();
 }
 
-void Supervisor::adopt_newcomers(MachineEntry& entry) {
+void Supervisor::read_document(MachineEntry& entry) {
     const std::string name = entry.document.name;
-    const Result<std::vector<std::string>> instances = parts_.run.list_instances(name);
-    for (const std::string& id : instances.value_or(std::vector<std::string>())) {
-        Result<std::shared_ptr<VmmInstance>> vmm =
-            VmmInstance::adopt(parts_.loop, parts_.run, name, id, *this);
-        if (vmm.has_value()) {
-            entry.others.push_back(std::move(*vmm));
-        }
-    }
-}
-
-void Supervisor::adopt_machine(const std::string& name) {
-    auto made = std::make_unique<MachineEntry>();
     const Result<std::string> text = sys::read_file(parts_.run.spec_file(name), spec_bytes_max);
     Result<MachineDocument> document =
         text.has_value() ? read_machine_document(*text) : Result<MachineDocument>(text.error());
+    entry.document_known = document.has_value();
     if (document.has_value()) {
-        made->document = std::move(*document);
+        entry.document = std::move(*document);
+        entry.document.name = name;
     } else {
         log::warn("machine_document_unreadable",
                   {{"machine", name}, {"reason", document.error().to_string()}});
     }
-    made->document.name = name;
-    made->program = parts_.vmm_program;
-    made->adopted = true;
+}
+
+/// A process we find is in a part of a divided host only if both godwitds of it have died.
+void Supervisor::leave_old_division(int pid) const {
+    using exchange::partition::CpuPartition;
+    if (division() != nullptr) {
+        return;
+    }
+    for (const std::string& name : CpuPartition::names_of(pid, division::cpu_partition_prefix)) {
+        log::info("old_division_dissolved", {{"cpu_partition", name}});
+        CpuPartition::remove_left(name);
+    }
+}
+
+void Supervisor::adopt_instances(MachineEntry& entry) {
+    const std::string name = entry.document.name;
+    if (!entry.document_known) {
+        read_document(entry);
+    }
+    std::string doubt;
     const Result<std::vector<std::string>> instances = parts_.run.list_instances(name);
+    if (!instances.has_value() && instances.error().code() != ErrorCode::not_found) {
+        doubt = instances.error().to_string();
+    }
     for (const std::string& id : instances.value_or(std::vector<std::string>())) {
+        if (entry.knows(id)) {
+            continue;
+        }
         Result<std::shared_ptr<VmmInstance>> vmm =
             VmmInstance::adopt(parts_.loop, parts_.run, name, id, *this);
         if (vmm.has_value()) {
-            made->others.push_back(std::move(*vmm));
-        } else {
+            leave_old_division((*vmm)->pid());
+            entry.others.push_back(std::move(*vmm));
+        } else if (vmm.error().os_errno() == ECONNREFUSED || vmm.error().os_errno() == ENOENT) {
             log::info("dead_socket_removed",
                       {{"machine", name}, {"instance", id}, {"why", vmm.error().to_string()}});
             ::unlink(parts_.run.vmm_socket(name, id).c_str());
+        } else {
+            doubt = "instance " + id + ": " + vmm.error().to_string();
         }
     }
+    if (!doubt.empty() && doubt != entry.doubt) {
+        const Status armed = arm_doubts();
+        log::warn("machine_in_doubt",
+                  {{"machine", name}, {"reason", doubt}, {"looked_at_again", armed.has_value()}});
+    }
+    entry.doubt = std::move(doubt);
+}
+
+Status Supervisor::arm_doubts() {
+    if (!doubt_timer_.active()) {
+        doubt_timer_ = GODWIT_TRY(
+            parts_.loop.schedule(doubt_period, doubt_period, [this] { look_at_doubts(); }));
+    }
+    return ok();
+}
+
+void Supervisor::look_at_doubts() {
+    std::vector<std::string> doubtful;
+    for (const auto& [name, entry] : machines_) {
+        if (!entry->doubt.empty()) {
+            doubtful.push_back(name);
+        }
+    }
+    if (doubtful.empty()) {
+        doubt_timer_.reset();
+        return;
+    }
+    for (const std::string& name : doubtful) {
+        MachineEntry& entry = *find(name);
+        adopt_instances(entry);
+        if (entry.doubt.empty() && entry.owner == nullptr && entry.others.empty()) {
+            forget(name, entry.end.value_or(not_found_alive()));
+        } else {
+            announce_state(entry);
+        }
+    }
+    check_settled();
+}
+
+void Supervisor::adopt_machine(const std::string& name) {
+    auto made = std::make_unique<MachineEntry>();
+    made->document.name = name;
+    made->document_known = false;
+    made->program = parts_.vmm_program;
+    made->adopted = true;
+    adopt_instances(*made);
     for (std::string& report : history_.last_of(name)) {
         made->reports.push_back(std::move(report));
     }
-    const bool alive = !made->others.empty();
+    const bool alive = !made->others.empty() || !made->doubt.empty();
     machines_.emplace(name, std::move(made));
     if (!alive) {
-        forget(
-            name,
-            {.reason = "killed", .detail = "no VMM process of it was left when godwitd started"});
+        forget(name, not_found_alive());
         return;
     }
     parts_.metrics.machine_adopted();
@@ -260,9 +333,10 @@ void Supervisor::check_settled() {
     }
     const bool waiting = std::ranges::any_of(machines_, [](const auto& machine) {
         return machine.second->owner == nullptr &&
-               std::ranges::any_of(machine.second->others, [](const auto& vmm) {
-                   return !vmm->status().has_value() && vmm->trouble() == "not connected yet";
-               });
+               (!machine.second->doubt.empty() ||
+                std::ranges::any_of(machine.second->others, [](const auto& vmm) {
+                    return !vmm->status().has_value() && vmm->trouble() == "not connected yet";
+                }));
     });
     const bool pool_missing = pool_.pool() == nullptr && !pool_machines().empty();
     if (!waiting && !pool_missing) {

@@ -18,23 +18,33 @@ namespace {
 
 constexpr std::size_t suspension_waiters_max = 64;
 
-/// The directory of an installation's programs: PREFIX/bin, or PREFIX itself.
-Result<std::string> programs_of(const std::string& prefix) {
-    const std::filesystem::path path(prefix);
-    if (!path.is_absolute()) {
-        return Error(ErrorCode::invalid_argument,
-                     "request: /to is '" + prefix + "': must be an absolute path");
-    }
-    for (const std::filesystem::path& directory : {path / "bin", path}) {
-        if (::access((directory / "godwit-vmm").c_str(), X_OK) == 0) {
-            return directory.string();
-        }
-    }
-    return Error(ErrorCode::not_found,
-                 "there is no program godwit-vmm in '" + prefix + "/bin' or '" + prefix + "'");
+Status check_program(const std::string& program) {
+    return ::access(program.c_str(), X_OK) == 0
+               ? ok()
+               : Status(Error::from_errno(errno, "use '" + program + "'"));
 }
 
 } // namespace
+
+Status Supervisor::choose_suspend_programs(SuspendRequest& request) const {
+    if (request.prefix.empty()) {
+        request.vmm_program = parts_.vmm_program;
+        request.daemon_program = program_path("GODWITD", "godwitd");
+        return ok();
+    }
+    request.vmm_program = GODWIT_TRY(vmm_program_at(request.prefix));
+    request.daemon_program =
+        std::filesystem::path(request.vmm_program).replace_filename("godwitd").string();
+    return ok();
+}
+
+Status Supervisor::check_suspend_programs(const std::string& vmm_program) const {
+    SuspendRequest request;
+    request.prefix = vmm_program == parts_.vmm_program ? std::string() : vmm_program;
+    GODWIT_TRY(choose_suspend_programs(request));
+    GODWIT_TRY(check_program(request.daemon_program));
+    return check_program(parts_.keeper_program);
+}
 
 Result<std::uint64_t> Supervisor::suspend(SuspendRequest request) {
     if (suspend_ != nullptr || suspension_ != nullptr || all_ != nullptr) {
@@ -42,14 +52,7 @@ Result<std::uint64_t> Supervisor::suspend(SuspendRequest request) {
             ErrorCode::conflict,
             "another exchange of all machines is under way: wait for its end or cancel it");
     }
-    if (request.prefix.empty()) {
-        request.vmm_program = parts_.vmm_program;
-        request.daemon_program = program_path("GODWITD", "godwitd");
-    } else {
-        const std::string directory = GODWIT_TRY(programs_of(request.prefix));
-        request.vmm_program = directory + "/godwit-vmm";
-        request.daemon_program = directory + "/godwitd";
-    }
+    GODWIT_TRY(choose_suspend_programs(request));
     if (request.all) {
         request.machines.clear();
         for (const auto& [name, entry] : machines_) {

@@ -30,7 +30,7 @@ Json SuspendRun::Member::to_json() const {
     return {{"operation", "exchange"},
             {"mode", name_of(ExchangeMode::suspend)},
             {"machine", name},
-            {"outcome", "rolled_back"},
+            {"outcome", frozen ? "frozen" : "rolled_back"},
             {"reason", trouble},
             {"blockers", blockers()},
             {"committed", stage == Stage::committed},
@@ -38,6 +38,16 @@ Json SuspendRun::Member::to_json() const {
             {"keeper", id_of(keeper)},
             {"successor", id_of(successor)},
             {"old", *source_report}};
+}
+
+std::vector<std::string> SuspendRun::blockers() const {
+    std::vector<std::string> all = host_blockers_;
+    for (const auto& member : members_) {
+        for (const std::string& blocker : member->blockers()) {
+            all.push_back("machine '" + member->name + "': " + blocker);
+        }
+    }
+    return all;
 }
 
 } // namespace godwit::control

@@ -38,6 +38,7 @@ struct SuspendRun::Member {
     int ready_count = 0;
     bool asked = false;      ///< The old VMM has not reported yet.
     bool reclaiming = false; ///< It has been told to take the machine back.
+    bool frozen = false;     ///< Its guest was not taken back: nobody runs it.
     bool source_gone = false;
     std::unique_ptr<Json> source_report = std::make_unique<Json>();
 

@@ -84,7 +84,7 @@ void SuspendRun::plan() {
         } else if ((*entry)->record == nullptr) {
             member->blocked = "its VMM has not handed out its owner record";
         } else if ((*entry)->state() == "frozen") {
-            member->blocked = "it is frozen: let it run again with 'godwit recover' first";
+            member->blocked = Supervisor::frozen_blocker;
         } else {
             member->source = (*entry)->owner;
             member->record = (*entry)->record;
@@ -144,6 +144,10 @@ void SuspendRun::check_daemon() {
 void SuspendRun::daemon_checked() {
     const bool usable = host_blockers_.empty();
     enter(Step::prepare, "prepare", 2);
+    if (usable && members_.empty()) {
+        note_and_replace(); // Nothing to suspend: only godwitd is replaced.
+        return;
+    }
     for (const auto& member : members_) {
         if (!member->blocked.empty()) {
             member->stage = Stage::failed;
@@ -286,6 +290,9 @@ void SuspendRun::source_answered(Member& member, Result<Json> answer) {
     }
     const std::string outcome =
         answer.has_value() ? text_member(*answer, "outcome") : std::string("unknown");
+    if (outcome == "failed_after_commit" && member.stage != Stage::committed) {
+        reclaim(member); // Also if it has counted as failed since its keeper is gone.
+    }
     if (outcome == "done" || member.stage >= Stage::committed) {
         look();
         return;
@@ -295,9 +302,6 @@ void SuspendRun::source_answered(Member& member, Result<Json> answer) {
         // It died. Its keeper holds the machine, or says so by its own end.
         look();
         return;
-    }
-    if (outcome == "failed_after_commit") {
-        reclaim(member);
     }
     member_failed(member,
                   answer.has_value()
@@ -309,19 +313,36 @@ void SuspendRun::source_answered(Member& member, Result<Json> answer) {
 void SuspendRun::reclaim(Member& member) {
     const handover::Ownership now = member.record->read();
     const bool ours = now.owner == member.source->instance();
-    if (!ours && now.tenure != handover::Tenure::claimed) {
+    if (member.reclaiming || (!ours && now.tenure != handover::Tenure::claimed)) {
         return;
     }
     member.reclaiming = true;
-    member.source->call("reclaim",
-                        Json::object(),
-                        request_time_max,
-                        Reply<Json>([weak = weak_from_this(), raw = &member](const Result<Json>&) {
-                            if (const auto self = weak.lock()) {
-                                raw->reclaiming = false;
-                                self->look();
-                            }
-                        }));
+    const auto weak = weak_from_this();
+    const auto told = [weak, raw = &member](const Result<Json>& answer) {
+        if (const auto self = weak.lock(); self != nullptr && answer.has_value()) {
+            raw->reclaiming = false;
+            self->look();
+        } else if (self != nullptr) {
+            raw->source->refresh_status(
+                Reply<void>([weak, raw, why = answer.error().to_string()](const Status&) {
+                    if (const auto again = weak.lock()) {
+                        again->not_reclaimed(*raw, why);
+                    }
+                }));
+        }
+    };
+    member.source->call("reclaim", Json::object(), request_time_max, Reply<Json>(told));
+}
+
+/// It was told to take its guest back and did not, or it runs the guest already.
+void SuspendRun::not_reclaimed(Member& member, const std::string& why) {
+    const auto& status = member.source->status();
+    member.frozen = member.source->alive() && status.has_value() && status->state == "frozen";
+    if (member.frozen) {
+        member.trouble += "; it was told to go on and could not: " + why;
+    }
+    member.reclaiming = false;
+    look();
 }
 
 void SuspendRun::member_failed(Member& member, const Error& why) {
@@ -473,7 +494,8 @@ void SuspendRun::note_and_replace() {
         log::error("suspension_note_lost", {{"reason", written.error().to_string()}});
     }
     for (const auto& member : members_) {
-        if (MachineEntry* const entry = supervisor_.find(member->name); entry != nullptr) {
+        MachineEntry* const entry = supervisor_.find(member->name);
+        if (entry != nullptr && member->stage == Stage::committed) {
             entry->program = request_.vmm_program;
         }
     }
@@ -542,21 +564,16 @@ void SuspendRun::finish_given_up() {
     const Json final = report();
     supervisor_.history_.append(final);
     supervisor_.parts_.events.append("exchanged_all", "", {{"report", final}});
+    const bool frozen = std::ranges::any_of(members_, [](const auto& m) { return m->frozen; });
     supervisor_.parts_.operations.fail(
         operation_,
-        Error(why_->code(), "the exchange was rolled back, all guests run on: " + text),
+        Error(why_->code(),
+              std::string("the exchange was rolled back, ") +
+                  (frozen ? "but not every guest runs on; let it go on with 'godwit recover': "
+                          : "all guests run on: ") +
+                  text),
         final);
     supervisor_.suspend_.reset();
-}
-
-std::vector<std::string> SuspendRun::blockers() const {
-    std::vector<std::string> all = host_blockers_;
-    for (const auto& member : members_) {
-        for (const std::string& blocker : member->blockers()) {
-            all.push_back("machine '" + member->name + "': " + blocker);
-        }
-    }
-    return all;
 }
 
 /// What is known here; the machines' ends are added by whoever sees them.

@@ -11,8 +11,10 @@
 ///   5  commit   every keeper is told to own its machine                 none: POINT OF NO RETURN, per machine
 ///   6  retire   the old VMMs report and end                             none; who hangs is killed
 ///   7  note     what the next godwitd must know is written              none
-///   8  replace  this process becomes the new godwitd                    the old program starts again; machines do
-///                                                                       not wait for either
+///   8  replace  this process becomes the new godwitd                    if it cannot be executed the old program
+///                                                                       starts again; one that starts and does not
+///                                                                       serve is the operator's; machines do not
+///                                                                       wait for either
 ///
 /// Numbers stand in fault points ("control.suspend.5"). Nothing is held before every machine has shown that it
 /// can be; from the commit on machines are independent of each other. The keepers go on when the pipe breaks
@@ -64,6 +66,7 @@ class SuspendRun : public std::enable_shared_from_this<SuspendRun> {
     void note_and_replace();
     void give_up(const Error& why);
     void reclaim(Member& member);
+    void not_reclaimed(Member& member, const std::string& why);
     void finish_given_up();
     [[nodiscard]] Json report() const;
     void enter(Step step, std::string_view phase, int number);

@@ -151,15 +151,15 @@ void Keeper::start_exchange(vmm::ControlServer::Request request) {
         report_ = {.machine = options_.machine,
                    .source_build_id = std::string(build_id()),
                    .before = parcel_->record().read()};
-        asked_ = request.reply;
         resume_wanted_ = true;
         successor_stands_ = false;
         able = connect(successor_, std::move(request.fds[0]), &Keeper::from_successor);
     }
     if (!able.has_value()) {
-        asked_.reset();
-        request.reply.error(able.error());
+        request.reply.error(able.error()); // One that is under way is still answered.
+        return;
     }
+    asked_ = request.reply;
 }
 
 /// The machine is given up: its memory goes when nobody else holds it.

@@ -115,6 +115,18 @@ void reap_ended_children() noexcept {
     }
 }
 
+Status raise_descriptor_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return Error::from_errno(errno, "ask how many descriptors are allowed");
+    }
+    limit.rlim_cur = limit.rlim_max;
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return Error::from_errno(errno, "allow more descriptors");
+    }
+    return ok();
+}
+
 Result<Process> Process::spawn(const SpawnOptions& options) {
     const ChildArguments arguments(options);
     // The pipe closes on a successful exec; otherwise it carries the errno.

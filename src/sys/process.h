@@ -80,4 +80,7 @@ class Process {
 /// process was before. Before any child of its own is started.
 void reap_ended_children() noexcept;
 
+/// Lets this process hold as many descriptors as it may at all.
+[[nodiscard]] Status raise_descriptor_limit();
+
 } // namespace godwit::sys

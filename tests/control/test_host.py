@@ -188,6 +188,40 @@ class Adoption(HostTest):
         reports = self.good("GET", "/api/v1/machines/web1/reports")["reports"]
         self.assertEqual([report["outcome"] for report in reports], ["done"])
 
+    def test_machines_that_cannot_be_looked_at_are_not_taken_for_dead(self):
+        self.start_daemon()
+        pids = {name: self.run_machine(name)["vmm"]["pid"] for name in ("m1", "m2", "m3", "m4", "m5", "m6")}
+        self.kill_daemon()
+        good, self.daemon_command = self.daemon_command, [
+            "/bin/sh", "-c", 'ulimit -n 20; exec "$@"', "sh", *self.daemon_command]
+        self.start_daemon()  # With descriptors for some of them; it may even lack them for its own API.
+        self.assertIn("machine_in_doubt", self.daemon_log())
+        self.kill_daemon()
+        self.daemon_command = good
+        self.start_daemon()
+        self.assertEqual({name: self.machine(name)["vmm"]["pid"] for name in pids}, pids)
+        self.assertEqual({self.machine(name)["state"] for name in pids}, {"running"})
+
+    def test_machine_in_doubt_is_found_as_soon_as_it_can_be(self):
+        """A socket that cannot be connected to for another reason than that nobody is there."""
+        self.start_daemon()
+        pid = self.run_machine()["vmm"]["pid"]
+        self.kill_daemon()
+        path = next((self.run_dir / "machines/web1").glob("vmm-*.sock"))
+        hidden = self.root / "hidden"
+        path.rename(hidden)
+        path.symlink_to(path)  # ELOOP
+        self.start_daemon()
+        machine = self.machine()
+        self.assertEqual((machine["state"], machine["vmm"]), ("unresponsive", None))
+        self.assertIn("symbolic links", machine["trouble"])
+        for way, method, body in (("stop", "PUT", {"force": True}), ("recover", "PUT", {})):
+            self.assertEqual(self.ask(method, f"/api/v1/machines/web1/{way}", body)[0], 409)
+        path.unlink()
+        hidden.rename(path)
+        self.wait_event("state", machine="web1", state="running")
+        self.assertEqual(self.machine()["vmm"]["pid"], pid)
+
     def test_dead_sockets_and_foreign_directories_are_cleaned_up(self):
         self.start_daemon()
         self.stop_daemon()

@@ -154,6 +154,12 @@ class SuspendHost(MachineTest):
             text += f"\n--- {log.parent.name}\n" + log.read_text(errors="replace")[-2500:]
         return text
 
+    def reached(self, point):
+        """Whether a process has come to this fault point, by the line it leaves."""
+        line = f'"point":"{point}"'
+        logs = [self.directory / "godwitd.log", *self.directory.glob("machines/*/vmm.log")]
+        return any(line in log.read_text(errors="replace") for log in logs)
+
     def ask(self, path):
         connection = Unix(self.directory / "godwitd.sock")
         try:

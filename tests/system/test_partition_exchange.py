@@ -251,6 +251,33 @@ class PartitionTest(PartitionBase):
         self.assertIn("a machine could not be moved", reasons["a"])
         self.assertIn("ended before it was ready", reasons["b"])
 
+    def test_old_vmm_killed_after_its_successor_runs_brings_all_back(self):
+        """The machine belongs to the new VMM and its memory stays with it; it goes back like one that has moved."""
+        old = self.root / "old-vmm"
+        old.write_text(f'#!/bin/sh\nGODWIT_FAULT=handover.source.9:kill exec {BIN / "godwit-vmm"} "$@"\n')
+        old.chmod(0o755)
+        self.environment["GODWIT_VMM"] = str(old)
+        self.start_daemon("--pool", "512M")
+        self.boot("a", "b")
+        before, owner = self.builds(), self.pool()["instance"]
+        pid = self.machine("a")["vmm"]["pid"]
+        report = self.given_up(self.begin(), before, owner)
+        self.assertFalse(alive(pid))
+        self.assertEqual([machine["outcome"] for machine in report["machines"]], ["rolled_back", "not_tried"], report)
+
+    def test_machine_goes_back_into_the_program_it_ran_before_the_last_godwitd(self):
+        self.start_daemon("--pool", "512M")
+        self.boot("a", "b")
+        self.godwit("exchange", "a", "--to", str(BIN / "godwit-vmm-next"))
+        self.kill_daemon()
+        self.start_daemon("--pool", "512M")
+        before, owner = self.builds(), self.pool()["instance"]
+        self.assertNotEqual(before["a"], before["b"])
+        self.start_slowly_and_fail("b")
+        command = self.begin()
+        self.wait_event("exchange_all", machine="a", outcome="done")
+        self.given_up(command, before, owner)
+
     def test_killed_old_godwitd_leaves_everything_to_the_new_one(self):
         command, _, owner = self.begun_until_one_has_moved()
         self.kill_daemon()
@@ -285,6 +312,7 @@ class PartitionTest(PartitionBase):
         self.assertIn("knows nothing of this exchange", err)
         pool = self.pool()
         self.assertEqual({extent["owner"] for extent in pool["extents"]}, {pool["instance"]})
+        self.all_cpus_are_theirs()
         self.guests_are_content()
 
     # -- it is refused -----------------------------------------------------------------------------------------
@@ -302,11 +330,20 @@ class PartitionTest(PartitionBase):
         for cpus in ("0-1000", "5-3", "nonsense", ",".join(map(str, CPUS))):
             self.godwit(*way, "--target-cpus", cpus, code=None)
         self.godwit(*way, code=2)
+        self.godwit(*way, "--target-cpus", str(CPUS[-1]), "--keep-going", code=2)
         self.godwit("exchange", "a", "--mode", "partition", "--target-cpus", str(CPUS[-1]), code=2)
         (self.prefix / "bin/godwitd").unlink()
         alone = self.godwit(*way, "--target-cpus", str(CPUS[-1]), "--dry-run", code=1)
         self.assertIn("new godwitd", alone.stdout)
         self.assertEqual((self.builds(), self.vmm_pids(), self.pool()), before)
+
+    def test_full_pool_is_told_by_the_plan(self):
+        self.start_daemon("--pool", "512M")
+        self.boot("a", memory="512M,pool")
+        dry = self.godwit("exchange", "--all", "--mode", "partition", "--to", str(self.prefix), "--target-cpus",
+                          str(CPUS[-1]), "--dry-run", code=1)
+        self.assertIn("memory pool is full", dry.stdout)
+        self.guests_are_content()
 
     def test_new_godwitd_that_cannot_start_changes_nothing(self):
         self.start_daemon("--pool", "512M")
@@ -338,6 +375,17 @@ class PartitionTest(PartitionBase):
         self.start_daemon("--pool", "0")
         none = self.godwit("run", "d", "--kernel", str(BIN / "beacon"), "--memory", "64M,pool", code=1)
         self.assertIn("this host has no memory pool", none.stderr)
+
+    def test_machine_whose_document_cannot_be_read_keeps_its_memory(self):
+        """As after a downgrade to a godwitd that does not know a member of it."""
+        self.start_daemon("--pool", "512M")
+        self.boot("a", "b")
+        self.kill_daemon()
+        (self.run_dir / "machines/a/spec.json").write_text('{"name": "a", "of_a_later_version": true}')
+        self.start_daemon("--pool", "512M")
+        self.assertIn("machine_document_unreadable", self.daemon_log())
+        self.assertEqual(set(self.owners()), {"a", "b"})
+        self.guests_are_content()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
+import subprocess
 import threading
 import unittest
 
-from suspend_host import SuspendHost, cmdline, storage_bytes
+from suspend_host import BIN, SuspendHost, cmdline, storage_bytes
 
 
 class WholeHost(SuspendHost):
@@ -71,6 +73,13 @@ class WholeHost(SuspendHost):
         for name in self.consoles:
             self.content(name)
 
+    def test_host_without_machines_gets_its_new_godwitd(self):
+        self.start_daemon()
+        report = self.suspend(self.new)
+        self.assertEqual((report["outcome"], report["daemon_replaced"], report["machines"]), ("done", True, []), report)
+        self.assertIn(str(self.new), cmdline(self.daemon.pid))
+        self.assertEqual(self.machines(), {})
+
     def test_one_machine_alone_keeps_godwitd(self):
         self.start_daemon()
         self.run_machines(2)
@@ -106,6 +115,8 @@ class Independent(SuspendHost):
         self.assertEqual(self.settled(), {"m1": "running", "m2": "frozen", "m3": "running"})
         self.runs("m1")
         self.runs("m3")
+        plan = self.godwit("exchange", "--all", "--mode", "suspend", "--to", str(place), "--dry-run", code=1)
+        self.assertIn("it is frozen", plan.stdout)
         self.godwit("recover", "m2", code=1)  # Its VMM still cannot.
         self.assertEqual(self.settled()["m2"], "frozen")
         flag.unlink()
@@ -114,6 +125,34 @@ class Independent(SuspendHost):
             self.runs(name)
             self.content(name)
         self.wait_for(lambda: not self.processes("godwit-keeper"), "a keeper is left")
+
+    def test_refused_request_leaves_the_one_under_way_its_answer(self):
+        """A keeper is asked for an exchange while one is under way that is going to fail."""
+        self.start_daemon()
+        self.run_machines(1)
+        place, _ = self.faulty("c", "m1", "exchange.destination.load:kill")
+        self.suspend(place, code=3)
+        slow, _ = self.faulty("d", "m1", "exchange.destination.build:hang")
+        command = [BIN / "godwit", "exchange", "m1", "--to", str(slow), "--prepare-ms", "5000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              env=self.environment()) as client:
+            self.wait_for(lambda: self.reached("exchange.destination.build"), "the new VMM does not build")
+            keepers = [cmdline(pid).split() for pid in self.processes("godwit-keeper")]
+            instance, = (words[words.index("--instance") + 1] for words in keepers if "--guard" not in words)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control, ours, theirs:
+                control.connect(str(self.directory / f"machines/m1/vmm-{instance}.sock"))
+                socket.send_fds(control, [json.dumps({"id": 1, "method": "exchange", "params": {}}).encode()],
+                                [theirs.fileno()])
+                self.assertEqual(json.loads(control.recv(65536))["error"]["code"], "conflict")
+            for pid in self.processes(str(slow)) + self.processes("--incoming-fd"):
+                if "godwit-vmm" in cmdline(pid):
+                    os.kill(pid, signal.SIGKILL)
+            out, _ = client.communicate(timeout=20)  # Without its answer: after 40 s.
+        self.assertEqual(client.returncode, 1, out)
+        self.godwit("exchange", "m1", "--to", str(self.new))
+        self.runs("m1")
+        self.content("m1")
 
     def test_frozen_machine_can_be_given_up(self):
         self.start_daemon()
@@ -165,6 +204,25 @@ class Refused(SuspendHost):
         report = self.suspend(broken, code=1)
         self.assertIn("does not start", "\n".join(report["blockers"]))
         self.unchanged(before)
+
+    def test_plan_says_what_a_run_would_do(self):
+        self.start_daemon()
+        self.run_machines(1)
+        before = self.pids()
+        way = ["exchange", "--all", "--mode", "suspend"]
+        for flags in (["--order", "name"], ["--concurrency", "2"], ["--keep-going"], ["--again"]):
+            self.assertIn("does not go with --mode suspend", self.godwit(*way, *flags, code=2).stderr)
+        plan = json.loads(self.godwit(*way, "--to", str(self.old), "--dry-run", "--json").stdout)
+        self.assertEqual([machine["action"] for machine in plan["machines"]], ["exchange"], plan)
+        alone = self.installation("d", "godwitd-next", "godwit-vmm-next")
+        (alone / "bin/godwitd").unlink()
+        self.assertIn("bin/godwitd", self.godwit(*way, "--to", str(alone), "--dry-run", code=1).stdout)
+        self.unchanged(before)
+        program = self.new / "bin/godwit-vmm"
+        self.godwit(*way, "--to", str(program), "--dry-run")
+        self.assertEqual(self.suspend(program)["outcome"], "done")
+        self.runs("m1")
+        self.content("m1")
 
     def test_abort_while_all_is_held_restores_all(self):
         """HE-6: a keeper hangs before it holds its machine; the others give back, nothing is left."""

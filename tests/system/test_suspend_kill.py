@@ -25,6 +25,8 @@ class KillSweep(SuspendHost):
         """Exactly one copy of each, and what is frozen runs after `recover`."""
         states = self.settled()
         self.assertEqual(sorted(states), sorted(names), f"{fault}: {done.stderr}{self.logs()}")
+        if fault in KEEPER_BEFORE_ITS_COMMIT:
+            self.assertEqual(set(states.values()), {"running"}, f"{fault}: {done.stderr}")
         for name, state in states.items():
             if state == "frozen":
                 self.godwit("recover", name)
@@ -43,6 +45,7 @@ class KillSweep(SuspendHost):
         self.run_machines(2)
         done = self.godwit("exchange", "--all", "--mode", "suspend", "--to", str(self.new), "--json", code=None)
         # Whichever godwitd serves now has the fault in its environment.
+        self.assertTrue(self.reached(fault), f"{fault} was not reached")
         self.kill_daemons()
         self.restart_daemon()
         self.check(fault, done)
@@ -57,6 +60,23 @@ class KillSweep(SuspendHost):
         os.kill(self.machines()["m1"]["vmm"]["pid"], signal.SIGKILL)
         self.assertEqual(client.wait(60), 1)
         self.wait_for(lambda: list(self.machines()) == ["m2"], "m1 stays")
+        self.runs("m2")
+        self.content("m2")
+
+    def test_guard_that_dies_as_it_takes_over_costs_only_its_own_machine(self):
+        """guard.8: keeper and guard both dead, which loses the machine; nothing of it is left, the other one runs."""
+        self.start_daemon("guard.8:kill")
+        self.run_machines(2)
+        place, _ = self.faulty("c", "m1", "exchange.destination.load:hang")
+        client = self.godwit_in_background("exchange", "--all", "--mode", "suspend", "--to", str(place))
+        self.wait_for(lambda: self.reached("exchange.destination.load"), "the new VMM does not load")
+        for pid in self.processes("--machine m1 "):
+            if "godwit-keeper" in cmdline(pid) and "--guard" not in cmdline(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.wait_for(lambda: self.reached("guard.8"), "the guard does not take over")
+        client.wait(60)
+        self.wait_for(lambda: list(self.machines()) == ["m2"], "m1 stays")
+        self.wait_for(lambda: not self.processes("--machine m1 "), "processes of m1 stay")
         self.runs("m2")
         self.content("m2")
 
@@ -79,6 +99,8 @@ class KillSweep(SuspendHost):
 
 # The old VMM from its offer on: before, the guest ends with the process that runs it. The new VMM until it has
 # confirmed its claim, for the same reason.
+# Nobody has run the guest, and the old VMM is there: it goes on by itself.
+KEEPER_BEFORE_ITS_COMMIT = {"keeper.7", "keeper.8"}
 FAULTS = [*(f"keeper.{number}" for number in range(1, 12)), "guard.3", "guard.6",
           *(f"control.suspend.{number}" for number in range(1, 9)),
           *(f"exchange.destination.{step}" for step in ("hello", "build", "prepared", "load", "claim", "claimed")),

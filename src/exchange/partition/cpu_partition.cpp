@@ -186,6 +186,25 @@ void CpuPartition::remove_left(const std::string& name, const CpuRoots& roots) n
     dissolve(roots.cpuset_v1 + "/" + name);
 }
 
+std::vector<std::string> CpuPartition::names_of(std::int32_t pid, std::string_view prefix) {
+    std::vector<std::string> names;
+    const Result<std::string> text =
+        sys::read_file("/proc/" + std::to_string(pid) + "/cgroup", cgroup_file_bytes_max);
+    // Lines like "5:cpuset:/name" (cgroups(7)); ours lie at the top.
+    std::istringstream lines(text.value_or(std::string()));
+    for (std::string line; std::getline(lines, line);) {
+        const std::size_t at = line.find(":/");
+        if (at == std::string::npos) {
+            continue;
+        }
+        std::string name = line.substr(at + 2);
+        if (name.starts_with(prefix) && check_name(name).has_value()) {
+            names.push_back(std::move(name));
+        }
+    }
+    return names;
+}
+
 Status CpuPartition::try_cgroup2(const std::string& name, const CpuRoots& roots) {
     const auto root = std::ranges::find_if(roots.unified, lists_cpuset);
     if (root == roots.unified.end()) {

@@ -54,6 +54,9 @@ class CpuPartition {
     /// Removes what an instance has left under this name; who is still in it goes to the parent, so
     /// may run wherever that may. Nothing if there is nothing.
     static void remove_left(const std::string& name, const CpuRoots& roots = {}) noexcept;
+    /// The partitions a process is in, by their names, of those whose name starts with `prefix`.
+    [[nodiscard]] static std::vector<std::string> names_of(std::int32_t pid,
+                                                           std::string_view prefix);
 
   private:
     CpuPartition() = default;
