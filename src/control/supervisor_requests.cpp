@@ -108,6 +108,9 @@ void Supervisor::ask(const std::string& name,
 Result<std::uint64_t> Supervisor::stop(const std::string& name, StopRequest request) {
     MachineEntry* const entry =
         request.force ? GODWIT_TRY(find_or_error(name)) : GODWIT_TRY(find_idle(name));
+    if (request.force) {
+        GODWIT_TRY(check_disks_complete(name));
+    }
     const auto operation = std::make_shared<std::uint64_t>(0);
     *operation = parts_.operations.begin("stop", name, [this, operation]() -> Status {
         parts_.operations.fail(

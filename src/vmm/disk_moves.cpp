@@ -65,9 +65,23 @@ Status Service::cancel_disk_move(const json& params) {
     return machine_->cancel_disk_move(params["disk"].get<std::string>());
 }
 
-json Service::disks_json() const {
-    return {
-        {"disks", machine_ ? json::parse(machine_->disks_json(), nullptr, false) : json::array()}};
+/// Of all disks without the reasons for a choice, so that it fits into a packet.
+json Service::disks_json(const json& params) const {
+    json all = machine_ ? json::parse(machine_->disks_json(), nullptr, false) : json::array();
+    const json wanted = params.value("disk", json());
+    json told = json::array();
+    for (json& disk : all) {
+        if (!wanted.is_null() && disk["disk"] != wanted) {
+            continue;
+        }
+        for (const char* move : {"move", "last_move"}) {
+            if (wanted.is_null() && disk[move].is_object()) {
+                disk[move].erase("choice");
+            }
+        }
+        told.push_back(std::move(disk));
+    }
+    return {{"disks", std::move(told)}};
 }
 
 bool Service::disks_move() const {

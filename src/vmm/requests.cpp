@@ -309,7 +309,7 @@ void Service::handle(ControlServer::Request request) {
     } else if (method == "cancel_disk_move") {
         answer(reply, cancel_disk_move(request.params));
     } else if (method == "disks") {
-        reply.result(disks_json());
+        reply.result(disks_json(request.params));
     } else if (method == "set_balloon") {
         const auto bytes = number_of(request.params, "bytes");
         const Status owner = check_owner();

@@ -98,7 +98,7 @@ class Service {
     // Disks that move (disk_moves.cpp).
     [[nodiscard]] Result<nlohmann::json> start_disk_move(const nlohmann::json& params);
     [[nodiscard]] Status cancel_disk_move(const nlohmann::json& params);
-    [[nodiscard]] nlohmann::json disks_json() const;
+    [[nodiscard]] nlohmann::json disks_json(const nlohmann::json& params) const;
     [[nodiscard]] bool disks_move() const;
     void cancel_disk_moves();
     void take_over_disks();
