@@ -52,10 +52,10 @@ class DiskMoveTest(MachineTest):
     def wait_event(self, vmm, state):
         """The next event of a disk's move with this state; older ones are forgotten."""
         while True:
-            found = [event for event in vmm.events if event["event"] == "disk_move" and event["state"] == state]
-            if found:
-                vmm.events.clear()
-                return found[0]
+            for index, event in enumerate(vmm.events):
+                if event["event"] == "disk_move" and event["state"] == state:
+                    del vmm.events[:index + 1]
+                    return event
             readable, _, _ = select.select([vmm.socket], [], [], END_S)
             self.assertTrue(readable, f"no event '{state}'")
             message = json.loads(vmm.socket.recv(1 << 20))
@@ -86,7 +86,7 @@ class DiskMoveTest(MachineTest):
         self.assertEqual(document["disks"][0]["path"], str(destination))
         return report
 
-    def finish(self, vmm, console, image):
+    def finish(self, vmm, console, image, size=DISK_BYTES):
         """The guest's last word about its disk is true of the image, read offline."""
         console.type("stop")
         final, _ = console.read_until("final", 60)
@@ -97,8 +97,8 @@ class DiskMoveTest(MachineTest):
         beacon_disk.compare(result, final)
         self.assertEqual(result["violations"], [])
         self.assertGreater(result["blocks"], 100)
-        self.assertEqual(image.stat().st_size, DISK_BYTES)
-        return final
+        with open(image, "rb") as file:
+            self.assertEqual(file.seek(0, os.SEEK_END), size)
 
     def unlocked(self, image):
         """Nobody has the image open any more."""
@@ -232,6 +232,50 @@ class DiskMoveTest(MachineTest):
             vmm.call("cancel_disk_move", disk="disk0")
         self.assertEqual(refused.exception.code, "not_found")
         self.finish(vmm, console, self.source)
+
+    def test_two_disks_at_once(self):
+        second = self.disk("second.raw", DISK_MIB)
+        with open(second, "r+b") as file:
+            file.write(os.urandom(1 << 20))
+        content = second.read_bytes()
+        self.source = self.disk("source.raw", DISK_MIB)
+        vmm = self.start(self.document(LOAD, disks=[self.source, second], vcpus=1, memory_mebibytes=64))
+        console = self.console()
+        self.addCleanup(console.socket.close)
+        console.read_until("report", 30)
+        places = [self.directory / "a.raw", self.directory / "b.raw"]
+        vmm.call("disk_move", disk="disk1", destination=str(places[1]), scheme="slr", limit_bytes_per_second=2 * SLOW)
+        with self.assertRaises(ControlError) as refused:
+            self.move(vmm, places[1], "mirror")
+        self.assertIn("in use", refused.exception.message)
+        self.move(vmm, places[0], "aio", limit_bytes_per_second=2 * SLOW)
+        ended = set()
+        while len(ended) < 2:
+            ended.add(self.wait_event(vmm, "ended")["disk"])
+        document = json.loads((self.directory / "machines/m/spec.json").read_text())
+        self.assertEqual([disk["path"] for disk in document["disks"]], [str(place) for place in places])
+        self.assertEqual([disk["path"] for disk in vmm.call("disks")["disks"]], [str(place) for place in places])
+        report, vmm = self.exchange(vmm)
+        self.assertEqual(report["outcome"], "done", report)
+        self.finish(vmm, console, places[0])
+        self.assertEqual(places[1].read_bytes(), content)
+
+    def test_larger_block_device(self):
+        backing = self.disk("backing.raw", DISK_MIB + 16)
+        attached = subprocess.run(["losetup", "--find", "--show", str(backing)], capture_output=True, text=True,
+                                  check=False) if shutil.which("losetup") else None
+        if attached is None or attached.returncode != 0:
+            self.skipTest("a loop device needs root and losetup")
+        device = pathlib.Path(attached.stdout.strip())
+        self.addCleanup(subprocess.run, ["losetup", "--detach", str(device)], check=True)
+        vmm, console = self.begin()
+        self.assertFalse(self.moved(vmm, device, "mirror")["destination_made"])
+        self.assertEqual(self.disk_of(vmm)["bytes"], DISK_BYTES)
+        report, vmm = self.exchange(vmm)
+        self.assertEqual(report["outcome"], "done", report)
+        self.assertEqual(self.disk_of(vmm)["bytes"], DISK_BYTES + (16 << 20))
+        console.read_until("report", 30, console.lines())
+        self.finish(vmm, console, device, DISK_BYTES + (16 << 20))
 
     def test_full_file_system(self):
         if os.geteuid() != 0:

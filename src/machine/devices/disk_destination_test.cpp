@@ -16,11 +16,17 @@ using block::testing::TemporaryImage;
 constexpr std::uint64_t disk_bytes = 2 * mib;
 
 struct Place {
-    TemporaryImage source = GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes)); // Room.
-    sys::Fd image = GODWIT_MUST(block::open_image(source.path(), {}));                   // New.
-    OwnImage own{.name = "disk0", .image = &image};
-    std::string fresh = source.path() + ".there"; ///< Nothing is there.
+    TemporaryImage source;
+    sys::Fd image;
+    OwnImage own;
+    std::string fresh; ///< Nothing is there.
 
+    Place()
+        : source(GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes))), // There is room.
+          image(GODWIT_MUST(block::open_image(source.path(), {}))),            // Just made.
+          own{.name = "disk0", .image = &image}, fresh(source.path() + ".there") {}
+    Place(const Place&) = delete;
+    Place& operator=(const Place&) = delete;
     ~Place() { ::unlink(fresh.c_str()); }
     Result<DiskDestination> open(const std::string& path) const {
         return DiskDestination::open(
@@ -59,7 +65,7 @@ TEST(DiskDestination, only_what_was_made_is_removed_and_only_while_it_is_that) {
     EXPECT_FALSE(exists(place.fresh));
 
     const TemporaryImage there =
-        GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes)); // As above.
+        GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes)); // Room.
     Result<DiskDestination> opened = place.open(there.path());
     ASSERT_TRUE(opened.has_value());
     EXPECT_FALSE(opened->created());

@@ -14,11 +14,11 @@ using block::testing::TemporaryImage;
 constexpr std::uint64_t disk_bytes = 4 * mib;
 
 struct World {
-    TemporaryImage source = GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes)); // Room.
-    TemporaryImage there = GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes));  // Room.
-    sys::Fd image = GODWIT_MUST(block::open_image(source.path(), {}));                   // New.
-    std::unique_ptr<sys::EventLoop> loop = GODWIT_MUST(sys::EventLoop::create()); // Descriptors.
-    sys::LoopAlarmClock clock{*loop, sys::system_clock()};
+    TemporaryImage source;
+    TemporaryImage there;
+    sys::Fd image;
+    std::unique_ptr<sys::EventLoop> loop;
+    sys::LoopAlarmClock clock;
     std::unique_ptr<block::MovingDevice> disk;
     MachineEvents events;
     Status commit_answer;
@@ -26,13 +26,17 @@ struct World {
     std::uint32_t told = 0;
     std::unique_ptr<DiskMove> move;
 
-    World() {
-        sys::Fd copy = GODWIT_MUST(image.duplicate());     // Descriptors.
-        auto file = GODWIT_MUST(block::FileDevice::create( // Linux 6.1.
+    World()
+        : source(GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes))), // There is room.
+          there(GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes))),  // As above.
+          image(GODWIT_MUST(block::open_image(source.path(), {}))),            // Just made.
+          loop(GODWIT_MUST(sys::EventLoop::create())), clock(*loop, sys::system_clock()) {
+        sys::Fd copy = GODWIT_MUST(image.duplicate());     // Descriptors are left.
+        auto file = GODWIT_MUST(block::FileDevice::create( // Linux 6.1 has what it needs.
             std::move(copy),
             *loop,
             {.name = source.path()}));
-        disk = GODWIT_MUST(block::MovingDevice::create(std::move(file), clock)); // Descriptors.
+        disk = GODWIT_MUST(block::MovingDevice::create(std::move(file), clock)); // As above.
         events.disk_moved = [this](std::size_t index, const DiskSpec& now) -> Status {
             EXPECT_EQ(index, 2U);
             noted.push_back(now.path);
@@ -43,6 +47,9 @@ struct World {
             ++told;
         };
     }
+    World(const World&) = delete;
+    World& operator=(const World&) = delete;
+    ~World() = default;
     void start(DiskMoveRequest request) {
         request.disk = "disk2";
         request.destination = there.path();
