@@ -84,6 +84,10 @@ TEST(commands, right_ones_leave_an_action) {
     EXPECT_EQ(parsed({"ps", "--json"}), 2);
     EXPECT_EQ(parsed({"--json", "stop", "web1", "--force", "--timeout", "5"}), 2);
     EXPECT_EQ(parsed({"disk", "refresh", "web1", "disk0"}), 1);
+    EXPECT_EQ(parsed({"disk", "move", "web1:disk0", "/there", "--scheme", "lr", "--unsafe"}), 1);
+    EXPECT_EQ(parsed({"disk", "move", "web1:disk0", "/there", "--gamma", "0.2", "--json"}), 2);
+    EXPECT_EQ(parsed({"disk", "list", "web1"}), 1);
+    EXPECT_EQ(parsed({"disk", "cancel", "web1:disk0"}), 1);
     EXPECT_EQ(parsed({"exchange", "--all", "--order", "idle-first", "--concurrency", "2"}), 1);
     EXPECT_EQ(parsed({"exchange", "web1", "--mode", "suspend", "--dry-run"}), 1);
     EXPECT_EQ(
@@ -106,6 +110,10 @@ TEST(commands, wrong_ones_are_usage_errors) {
                                                {"exchange", "--all", "--concurrency", "0"},
                                                {"exchange", "--dry-run", "--history"},
                                                {"exchange", "--keep-going", "--stop-on-failure"},
+                                               {"disk", "move", "web1:disk0"},
+                                               {"disk", "move", "a:disk0", "b", "--scheme", "x"},
+                                               {"disk", "move", "a:disk0", "b", "--gamma", "2"},
+                                               {"disk", "cancel"},
                                                {"console", "web1", "--port", "usb"},
                                                {"disk"}}) {
         EXPECT_EQ(parsed(wrong), -1) << (wrong.empty() ? "nothing" : wrong[0]);

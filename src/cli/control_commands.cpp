@@ -1,4 +1,4 @@
-/// pause, resume, stop, balloon and disk refresh; snapshot and recover.
+/// pause, resume, stop, balloon; snapshot and recover.
 
 #include "cli/commands.h"
 #include "cli/exchange_text.h"
@@ -18,23 +18,6 @@ namespace {
 using control::Json;
 using control::number_member;
 using control::text_member;
-
-/// A request that is answered at once; prints the machine.
-ExitCode put_and_print(const Session& session,
-                       const std::string& name,
-                       const std::string& action,
-                       const Json& body,
-                       const std::string& text) {
-    const Result<DaemonClient> daemon = daemon_for(session, name);
-    const Result<Json> answer = daemon.has_value()
-                                    ? daemon->put("/api/v1/machines/" + name + "/" + action, body)
-                                    : Result<Json>(daemon.error());
-    if (!answer.has_value()) {
-        return session.fail(answer.error());
-    }
-    session.print(*answer, text);
-    return ExitCode::done;
-}
 
 /// Starts an operation of one machine and follows it.
 ExitCode operate_on(const Session& session,
@@ -127,44 +110,6 @@ void add_balloon(CLI::App& app, Invocation& invocation) {
     });
 }
 
-struct DiskCommand {
-    std::string name;
-    std::string disk;
-};
-
-ExitCode refresh_disk(const Session& session, const DiskCommand& command) {
-    const bool good =
-        !command.disk.empty() &&
-        command.disk.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == std::string::npos;
-    if (!good) {
-        return session.fail(
-            Error(ErrorCode::invalid_argument,
-                  "'" + command.disk + "' is no disk; disks are disk0, disk1, ..."));
-    }
-    return put_and_print(session,
-                         command.name,
-                         "disks/" + command.disk + "/refresh",
-                         Json::object(),
-                         command.name + " knows the present size of " + command.disk + "\n");
-}
-
-void add_disk(CLI::App& app, Invocation& invocation) {
-    CLI::App* const disk = app.add_subcommand("disk", "Work on the disks of a machine");
-    disk->require_subcommand(1);
-    disk->fallthrough();
-    auto command = std::make_shared<DiskCommand>();
-    CLI::App* const refresh =
-        disk->add_subcommand("refresh", "Tell the guest that a disk has changed its size");
-    refresh->add_option("NAME", command->name, "Name of the machine")->required();
-    refresh->add_option("DISK", command->disk, "disk0 is the first one")->required();
-    refresh->footer("Examples:\n  truncate -s 20G db.img && godwit disk refresh db1 disk0");
-    refresh->callback([command, &invocation] {
-        invocation.action = [command, &invocation] {
-            return refresh_disk(invocation.session, *command);
-        };
-    });
-}
-
 std::string snapshot_text(const Json& result) {
     return text_member(result, "machine") + " is written to " + text_member(result, "directory") +
            ": " + size_text(number_member(result, "ram_bytes")) + " memory, of which " +
@@ -216,7 +161,7 @@ void add_control_commands(CLI::App& app, Invocation& invocation) {
     add_simple(app, invocation, "resume", "Let a paused guest go on", "runs");
     add_stop(app, invocation);
     add_balloon(app, invocation);
-    add_disk(app, invocation);
+    add_disk_commands(app, invocation);
 }
 
 void add_handover_commands(CLI::App& app, Invocation& invocation) {

@@ -13,6 +13,22 @@ Result<DaemonClient> daemon_for(const Session& session, const std::string& name)
     return session.daemon();
 }
 
+ExitCode put_and_print(const Session& session,
+                       const std::string& name,
+                       const std::string& action,
+                       const Json& body,
+                       const std::string& text) {
+    const Result<DaemonClient> daemon = daemon_for(session, name);
+    const Result<Json> answer = daemon.has_value()
+                                    ? daemon->put("/api/v1/machines/" + name + "/" + action, body)
+                                    : Result<Json>(daemon.error());
+    if (!answer.has_value()) {
+        return session.fail(answer.error());
+    }
+    session.print(*answer, text);
+    return ExitCode::done;
+}
+
 ExitCode operate(const Session& session,
                  const Result<DaemonClient>& daemon,
                  const std::string& path,

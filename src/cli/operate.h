@@ -11,6 +11,13 @@ namespace godwit::cli {
 /// godwitd, for something done to the machine `name`, which is checked first.
 [[nodiscard]] Result<DaemonClient> daemon_for(const Session& session, const std::string& name);
 
+/// A request that is answered at once; prints the machine, or `text`.
+[[nodiscard]] ExitCode put_and_print(const Session& session,
+                                     const std::string& name,
+                                     const std::string& action,
+                                     const control::Json& body,
+                                     const std::string& text);
+
 /// Starts the operation behind `path`, follows it and prints its result with `text_of`. A report of
 /// an operation that failed is printed with --json, its error always.
 [[nodiscard]] ExitCode operate(const Session& session,

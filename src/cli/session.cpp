@@ -1,5 +1,6 @@
 #include "cli/session.h"
 
+#include "cli/disk_text.h"
 #include "cli/size_text.h"
 #include "cli/table.h"
 #include "sys/clock.h"
@@ -68,7 +69,8 @@ class ProgressLine {
         const std::string text = control::text_member(operation, "kind") + " " +
                                  control::text_member(operation, "machine") + ": " +
                                  control::text_member(operation, "phase") + ", " +
-                                 duration_text(static_cast<std::int64_t>(duration));
+                                 duration_text(static_cast<std::int64_t>(duration)) +
+                                 disk_move_progress(operation);
         std::fprintf(stderr, "\r\033[K%s", printable(text).c_str());
         std::fflush(stderr);
     }

@@ -113,7 +113,7 @@ struct Api::Route {
 };
 
 std::span<const Api::Route> Api::table() {
-    static constexpr std::array<Route, 24> routes{{
+    static constexpr std::array<Route, 27> routes{{
         {"GET", "/metrics", &Api::metrics},
         {"GET", "/api/v1/version", &Api::version},
         {"GET", "/api/v1/machines", &Api::list_machines},
@@ -127,6 +127,9 @@ std::span<const Api::Route> Api::table() {
         {"PUT", "/api/v1/machines/{name}/recover", &Api::recover},
         {"PUT", "/api/v1/machines/{name}/balloon", &Api::balloon},
         {"PUT", "/api/v1/machines/{name}/disks/{disk}/refresh", &Api::refresh_disk},
+        {"GET", "/api/v1/machines/{name}/disks", &Api::disks},
+        {"PUT", "/api/v1/machines/{name}/disks/{disk}/move", &Api::move_disk},
+        {"DELETE", "/api/v1/machines/{name}/disks/{disk}/move", &Api::cancel_disk_move},
         {"GET", "/api/v1/machines/{name}/reports", &Api::machine_reports},
         {"POST", "/api/v1/restore", &Api::restore},
         {"PUT", "/api/v1/exchange", &Api::exchange_all},
@@ -359,14 +362,64 @@ void Api::balloon(Call call) {
     pass_on(std::move(call), "set_balloon", *params);
 }
 
-void Api::refresh_disk(Call call) {
+namespace {
+
+Status check_disk_name(const std::string& name) {
     constexpr std::size_t disk_name_bytes_max = 32;
-    if (call.values[1].size() > disk_name_bytes_max) {
-        call.fail(Error(ErrorCode::invalid_argument, "a disk's name is like 'disk0'"));
+    if (name.size() > disk_name_bytes_max) {
+        return Error(ErrorCode::invalid_argument, "a disk's name is like 'disk0'");
+    }
+    return ok();
+}
+
+/// As a VMM takes them.
+Result<Json> read_disk_move(const Json& body) {
+    constexpr std::size_t scheme_bytes_max = 16;
+    JsonObject object = GODWIT_TRY(JsonObject::of(body));
+    Json params{{"destination", GODWIT_TRY(object.required_text("destination", path_bytes_max))},
+                {"unsafe", GODWIT_TRY(object.flag("unsafe", false))}};
+    params["scheme"] = GODWIT_TRY(object.text("scheme", scheme_bytes_max)).value_or("auto");
+    params["limit_bytes_per_second"] =
+        GODWIT_TRY(object.number("limit_bytes_per_second", {})).value_or(0);
+    params["gamma"] = GODWIT_TRY(object.fraction("gamma")).value_or(0.5);
+    GODWIT_TRY(object.finish());
+    return params;
+}
+
+} // namespace
+
+void Api::refresh_disk(Call call) {
+    const Status good = check_disk_name(call.values[1]);
+    if (!good.has_value()) {
+        call.fail(good.error());
         return;
     }
     const Json params{{"disk", call.values[1]}};
     pass_on(std::move(call), "refresh_disk", params);
+}
+
+void Api::disks(Call call) {
+    supervisor_.disks(call.values[0],
+                      Reply<Json>([reply = std::move(call.reply)](Result<Json> answer) mutable {
+                          reply(answer.has_value() ? json_response(200, *answer)
+                                                   : error_response(answer.error()));
+                      }));
+}
+
+void Api::move_disk(Call call) {
+    const Status good = check_disk_name(call.values[1]);
+    const Result<Json> params =
+        good.has_value() ? read_disk_move(call.body) : Result<Json>(good.error());
+    const Result<std::uint64_t> operation =
+        params.has_value() ? supervisor_.move_disk(call.values[0], call.values[1], *params)
+                           : Result<std::uint64_t>(params.error());
+    answer_operation(std::move(call), operation);
+}
+
+void Api::cancel_disk_move(Call call) {
+    const Result<std::uint64_t> operation =
+        supervisor_.cancel_disk_move(call.values[0], call.values[1]);
+    answer_operation(std::move(call), operation);
 }
 
 void Api::answer_operation(Call call, const Result<std::uint64_t>& operation) {

@@ -89,6 +89,9 @@ class Api {
     void suspension(Call call);
     void balloon(Call call);
     void refresh_disk(Call call);
+    void disks(Call call);
+    void move_disk(Call call);
+    void cancel_disk_move(Call call);
     void machine_reports(Call call);
     void restore(Call call);
     void list_operations(Call call);

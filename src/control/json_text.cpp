@@ -148,6 +148,17 @@ Result<std::uint64_t> JsonObject::required_number(std::string_view name, Range r
     return *value;
 }
 
+Result<std::optional<double>> JsonObject::fraction(std::string_view name) {
+    const Json* const value = find(name);
+    if (value == nullptr) {
+        return std::optional<double>();
+    }
+    if (!value->is_number() || !(value->get<double>() >= 0 && value->get<double>() <= 1)) {
+        return wrong(name, "a number from 0 to 1");
+    }
+    return std::optional(value->get<double>());
+}
+
 Result<bool> JsonObject::flag(std::string_view name, bool otherwise) {
     const Json* const value = find(name);
     if (value == nullptr) {

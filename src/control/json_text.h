@@ -49,6 +49,8 @@ class JsonObject {
     };
     [[nodiscard]] Result<std::optional<std::uint64_t>> number(std::string_view name, Range range);
     [[nodiscard]] Result<std::uint64_t> required_number(std::string_view name, Range range);
+    /// A number from 0 to 1.
+    [[nodiscard]] Result<std::optional<double>> fraction(std::string_view name);
     [[nodiscard]] Result<bool> flag(std::string_view name, bool otherwise);
     /// Refuses members nobody asked for.
     [[nodiscard]] Status finish() const;

@@ -38,6 +38,7 @@ struct MachineEntry {
     std::deque<std::string> reports; ///< At most reports_per_machine_max, oldest first.
     /// Shared with its VMMs; null until one has handed it out. Tells who may run the guest.
     std::shared_ptr<handover::OwnerRecord> record;
+    std::string disks_asked_of; ///< The instance that has been asked for moving disks.
     sys::EventLoop::Handle recovery_timer;
     sys::EventLoop::Handle stop_timer;
 

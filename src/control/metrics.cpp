@@ -13,6 +13,9 @@ constexpr std::array<std::string_view, 6> end_reasons{
     "powered_off", "rebooted", "triple_fault", "internal_error", "killed", "start_failed"};
 constexpr std::array<std::string_view, 4> exchange_outcomes{
     "done", "rolled_back", "failed_after_commit", "lost"};
+constexpr std::array<std::string_view, 6> move_schemes{
+    "dbt", "mirror", "lr", "slr", "aio", "tiered"};
+constexpr std::array<std::string_view, 3> move_outcomes{"moved", "cancelled", "failed"};
 constexpr std::array<std::string_view, 6> machine_states{
     "starting", "running", "paused", "frozen", "recovering", "unresponsive"};
 
@@ -109,6 +112,19 @@ void Metrics::exchange_ended(const Exchange& exchange) {
     }
 }
 
+void Metrics::disk_move_ended(std::string_view scheme,
+                              std::string_view outcome,
+                              double pause_seconds) {
+    const auto known = [](const auto& names, std::string_view name) {
+        return std::string(std::ranges::find(names, name) != names.end() ? name : "other");
+    };
+    const std::string by = known(move_schemes, scheme);
+    ++disk_moves_[{by, known(move_outcomes, outcome)}];
+    if (pause_seconds >= 0) {
+        disk_move_pauses_[by].observe(pause_seconds);
+    }
+}
+
 std::string Metrics::render(const std::map<std::string, std::uint64_t>& machines,
                             const BuildInfo& build) const {
     std::string out;
@@ -151,6 +167,17 @@ std::string Metrics::render(const std::map<std::string, std::uint64_t>& machines
               "godwit_exchange_phase_seconds",
               "mode=" + label(key.first) + ",phase=" + label(key.second),
               histogram);
+    }
+    header(out, "godwit_disk_moves", "counter", "Moves of disks, by scheme and outcome.");
+    for (const auto& [key, count] : disk_moves_) {
+        out += "godwit_disk_moves_total{scheme=" + label(key.first) +
+               ",outcome=" + label(key.second) + "} " + std::to_string(count) + "\n";
+    }
+    time_header(out,
+                "godwit_disk_move_pause_seconds",
+                "Time a guest's requests waited for the switch of a disk that was moved.");
+    for (const auto& [scheme, histogram] : disk_move_pauses_) {
+        write(out, "godwit_disk_move_pause_seconds", "scheme=" + label(scheme), histogram);
     }
     return out + "# EOF\n";
 }

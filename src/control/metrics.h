@@ -68,6 +68,9 @@ class Metrics {
     };
     /// Times are taken of those that are done: of others they say nothing.
     void exchange_ended(const Exchange& exchange);
+    /// Of the move of a disk; `pause_seconds` below 0: it did not come to the switch. Unknown
+    /// schemes and outcomes are counted as "other".
+    void disk_move_ended(std::string_view scheme, std::string_view outcome, double pause_seconds);
     void machine_adopted() noexcept { ++adopted_; }
 
     /// `machines` counts machines by state; states without machines are given as 0.
@@ -78,8 +81,10 @@ class Metrics {
     std::map<std::pair<std::string, std::string>, std::uint64_t> operations_;
     std::map<std::string, std::uint64_t> ended_;
     Histogram blackout_;
-    std::map<std::pair<std::string, std::string>, std::uint64_t> exchanges_; ///< Mode, outcome.
-    std::map<std::pair<std::string, std::string>, Histogram> phases_;        ///< Mode, phase.
+    std::map<std::pair<std::string, std::string>, std::uint64_t> exchanges_;  ///< Mode, outcome.
+    std::map<std::pair<std::string, std::string>, Histogram> phases_;         ///< Mode, phase.
+    std::map<std::pair<std::string, std::string>, std::uint64_t> disk_moves_; ///< Scheme, outcome.
+    std::map<std::string, Histogram> disk_move_pauses_;                       ///< By scheme.
     std::uint64_t adopted_ = 0;
 };
 

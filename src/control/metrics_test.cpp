@@ -32,6 +32,8 @@ TEST(metrics, text_has_every_state_and_ends_as_the_format_wants) {
                             .phases = {{"pause", 0.0002}},
                             .blackout_seconds = 0.002});
     metrics.exchange_ended({.mode = "hot-restart", .outcome = "surprise", .phases = {}});
+    metrics.disk_move_ended("mirror", "moved", 0.003);
+    metrics.disk_move_ended("magic", "surprise", -1);
     const std::string text =
         metrics.render({{"running", 3}}, {.version = "1\"2", .build_id = "ab"});
     const auto has = [&](const char* line) { return text.find(line) != std::string::npos; };
@@ -45,6 +47,10 @@ TEST(metrics, text_has_every_state_and_ends_as_the_format_wants) {
     EXPECT_TRUE(has("godwit_exchange_blackout_seconds_bucket{le=\"+Inf\"} 1\n"));
     EXPECT_TRUE(has("godwit_exchanges_total{mode=\"hot-restart\",outcome=\"done\"} 1\n"));
     EXPECT_TRUE(has("godwit_exchanges_total{mode=\"hot-restart\",outcome=\"other\"} 1\n"));
+    EXPECT_TRUE(has("godwit_disk_moves_total{scheme=\"mirror\",outcome=\"moved\"} 1\n"));
+    EXPECT_TRUE(has("godwit_disk_moves_total{scheme=\"other\",outcome=\"other\"} 1\n"));
+    EXPECT_TRUE(has("godwit_disk_move_pause_seconds_count{scheme=\"mirror\"} 1\n"));
+    EXPECT_FALSE(has("godwit_disk_move_pause_seconds_count{scheme=\"other\"}"));
     const std::string of_pause =
         "godwit_exchange_phase_seconds_bucket{mode=\"hot-restart\",phase=\"pause\",le=";
     EXPECT_TRUE(has((of_pause + "\"0.0001\"} 0\n").c_str()));

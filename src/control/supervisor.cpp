@@ -3,6 +3,7 @@
 #include "base/fault_point.h"
 #include "base/log.h"
 #include "control/blackout_history.h"
+#include "control/disk_move_run.h"
 #include "control/exchange_all.h"
 #include "control/exchange_run.h"
 #include "control/plan_run.h"
@@ -87,6 +88,7 @@ void Supervisor::let_go() {
     const auto plans = std::exchange(plans_, {});
     const auto exchanges = std::exchange(exchanges_, {});
     const auto recoveries = std::exchange(recoveries_, {});
+    const auto disk_moves = std::exchange(disk_moves_, {});
     const auto machines = std::exchange(machines_, {});
 }
 
@@ -200,6 +202,10 @@ void Supervisor::vmm_changed(VmmInstance& vmm) {
     if (entry->owner.get() == &vmm && !exchanges_.contains(vmm.machine())) {
         vmm.let_out(Reply<void>());
     }
+    if (entry->owner.get() == &vmm && vmm.connected() &&
+        std::exchange(entry->disks_asked_of, vmm.id()) != vmm.id()) {
+        find_disk_moves(vmm);
+    }
     announce_state(*entry);
     if (suspension_ != nullptr) {
         suspension_->look();
@@ -238,6 +244,8 @@ void Supervisor::vmm_event(VmmInstance& vmm, const Json& event) {
             all_->phase_reached(vmm.machine(), phase);
         }
         parts_.events.append("exchange", vmm.machine(), {{"phase", phase}});
+    } else if (type == "disk_move") {
+        disk_move_event(vmm, event);
     } else if (type == "rebooted") {
         parts_.events.append("rebooted", vmm.machine(), Json::object());
     } else if (type == "disk_error") {
@@ -260,6 +268,7 @@ void Supervisor::vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) {
     std::erase(entry->others, keep);
     const bool was_owner = entry->owner == keep;
     if (was_owner) {
+        disk_moves_gone(vmm.machine());
         entry->owner.reset();
     }
     if (const auto found = exchanges_.find(vmm.machine()); found != exchanges_.end()) {

@@ -29,6 +29,7 @@
 namespace godwit::control {
 
 class BlackoutHistory;
+class DiskMoveRun;
 class HostDivision;
 class ExchangeAll;
 class ExchangeRun;
@@ -140,7 +141,18 @@ class Supervisor final : public VmmWatcher {
     /// Makes a machine run again that nobody runs since a handover failed after its commit.
     [[nodiscard]] Result<std::uint64_t> recover(const std::string& name);
 
+    /// Moves a disk ("disk0") while its guest uses it; `params` has the destination, and what else
+    /// the VMM takes (docs/formats/vmm-control.md, "disk_move"). Pausing and asking the machine go
+    /// on meanwhile.
+    [[nodiscard]] Result<std::uint64_t>
+    move_disk(const std::string& name, const std::string& disk, const Json& params);
+    /// The operation that is told to go back.
+    [[nodiscard]] Result<std::uint64_t> cancel_disk_move(const std::string& name,
+                                                         const std::string& disk);
+
     // Short ones.
+    /// The disks of a machine, and how far they have moved.
+    void disks(const std::string& name, Reply<Json> reply);
     /// The host's memory pool.
     [[nodiscard]] Json pool_facts() const;
     [[nodiscard]] Json list() const;
@@ -166,6 +178,7 @@ class Supervisor final : public VmmWatcher {
     void vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) override;
 
   private:
+    friend class DiskMoveRun;
     friend class ExchangeAll;
     friend class ExchangeRun;
     friend class HostDivision;
@@ -211,6 +224,16 @@ class Supervisor final : public VmmWatcher {
     void announce_state(MachineEntry& entry);
     void force_stop(MachineEntry& entry);
 
+    // Disks that move (supervisor_disks.cpp).
+    [[nodiscard]] std::pair<std::shared_ptr<DiskMoveRun>, std::uint64_t>
+    add_disk_move(const std::string& name, const std::string& disk);
+    void find_disk_moves(VmmInstance& vmm);
+    void disk_move_event(const VmmInstance& vmm, const Json& event);
+    /// The machine's owner is gone, and with it whatever moved.
+    void disk_moves_gone(const std::string& name);
+    [[nodiscard]] Status check_disks_complete(const std::string& name) const;
+    void disk_move_ended(const std::string& machine, const Json& report);
+
     // All machines at once (supervisor_fleet.cpp).
     /// The second instance that an exchange of all machines has started, or null.
     [[nodiscard]] HostDivision* division() const;
@@ -247,6 +270,8 @@ class Supervisor final : public VmmWatcher {
     std::map<std::string, std::unique_ptr<MachineEntry>> machines_;
     std::map<std::string, std::shared_ptr<ExchangeRun>> exchanges_;
     std::map<std::string, std::shared_ptr<RecoverRun>> recoveries_;
+    /// By machine and disk.
+    std::map<std::pair<std::string, std::string>, std::shared_ptr<DiskMoveRun>> disk_moves_;
     std::shared_ptr<ExchangeAll> all_; ///< The exchange of all machines under way, or null.
     std::set<std::shared_ptr<PlanRun>> plans_;
     std::unique_ptr<BlackoutHistory> blackouts_; ///< Read from the history when first needed.

@@ -117,6 +117,9 @@ Result<std::uint64_t> Supervisor::stop(const std::string& name, StopRequest requ
     if (entry->owner == nullptr && entry->others.empty() && !entry->doubt.empty()) {
         return in_doubt(*entry);
     }
+    if (request.force) {
+        GODWIT_TRY(check_disks_complete(name));
+    }
     const auto operation = std::make_shared<std::uint64_t>(0);
     *operation = parts_.operations.begin("stop", name, [this, operation]() -> Status {
         parts_.operations.fail(

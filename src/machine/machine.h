@@ -10,6 +10,7 @@
 /// Thread rule: one control thread calls everything; callbacks come on vCPU or I/O threads.
 
 #include "base/result.h"
+#include "machine/disk_move_request.h"
 #include "machine/machine_spec.h"
 #include "machine/mirror.h"
 #include "machine/stop_reason.h"
@@ -57,6 +58,11 @@ struct MachineEvents {
     /// A disk's back end failed ("disk0", what happened): told once until a request succeeds again,
     /// and of a disk that comes and goes the 1st, 2nd, 4th, 8th ... time.
     std::function<void(std::string_view disk, std::string detail)> disk_error;
+    /// A disk that is moved is about to lie at `now`: notes that for good, before the guest goes on
+    /// there. The only event that may take its time: that disk's guest requests wait.
+    std::function<Status(std::size_t disk, const DiskSpec& now)> disk_moved;
+    /// The move of a disk ("disk0") is over or stuck: settle_disk_moves() is due.
+    std::function<void(std::string_view disk)> disk_move_ended;
 };
 
 /// How long devices and vCPUs may take to come to rest, unless said otherwise.
@@ -193,6 +199,24 @@ class Machine {
     [[nodiscard]] Status press_power_button();
     /// Asks a disk's back end for its new size and tells the guest ("disk0").
     [[nodiscard]] Status refresh_disk(std::string_view disk);
+    /// Begins to move a disk while the guest uses it. The machine is not saved before the move is
+    /// over and settled. The value names the move in disks_json().
+    [[nodiscard]] Result<std::uint64_t> start_disk_move(const DiskMoveRequest& request);
+    /// Brings a disk back to where it was; conflict when it is too late.
+    [[nodiscard]] Status cancel_disk_move(std::string_view disk);
+    /// A move that is not settled.
+    struct DiskMoving {
+        std::string disk;
+        std::string destination;
+        bool stuck = false; ///< Neither side is complete, and it does not get better by itself.
+        bool safe = true;   ///< The source is complete should this process end now.
+    };
+    [[nodiscard]] std::vector<DiskMoving> disks_moving() const;
+    /// Of moves that are over: the machine's description and resources say where the disk lies now,
+    /// the other side is closed, and a destination that was made in vain goes. Names their disks.
+    std::vector<std::string> settle_disk_moves();
+    /// JSON array: where each disk lies, its size, its present and last move.
+    [[nodiscard]] std::string disks_json() const;
     /// Target size of the balloon in bytes (multiple of 4096).
     [[nodiscard]] Status set_balloon(std::uint64_t bytes);
 

@@ -36,7 +36,8 @@ struct Machine::Impl {
     MachineSpec spec;
     MachineEvents events;
     const sys::Clock& clock;
-    Resources resources; ///< Duplicates for a handover; what devices use, they own.
+    Resources resources;                 ///< Duplicates for a handover; what devices use, they own.
+    std::vector<std::string> last_moves; ///< JSON of each disk's last move; empty: none.
 
     RamMapping ram_mapping = RamMapping::shared;
     std::shared_ptr<memory::GuestMemory> memory;

@@ -177,6 +177,11 @@ std::vector<std::string> Machine::save_blockers() const {
     if (m.ended) {
         blockers.emplace_back("the guest has stopped by itself: start the machine anew");
     }
+    for (const DiskMoving& move : disks_moving()) {
+        blockers.push_back(move.disk + " is moving to '" + move.destination +
+                           "': wait for its end, or cancel it with 'godwit disk cancel " +
+                           m.spec.name + ":" + move.disk + "'");
+    }
     for (const state::StateUnit* unit : m.units()) {
         const std::string blocker = unit->save_blocker();
         if (!blocker.empty()) {

@@ -24,6 +24,11 @@ void Service::start_job(std::string name, std::move_only_function<void()> body) 
 
 void Service::job_done() {
     job_name_.clear();
+    take_over_disks(); // One whose move ended meanwhile had to wait.
+    if (disks_move() && (ending_ || reboot_pending_)) {
+        cancel_disk_moves();
+        return; // settle_disk_moves() goes on.
+    }
     if (ending_) {
         finish();
     } else if (role_ == Role::owner && std::exchange(reboot_pending_, false)) {

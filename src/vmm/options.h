@@ -38,6 +38,7 @@ struct Options {
     [[nodiscard]] std::string machine_directory() const {
         return run_directory + "/machines/" + machine;
     }
+    [[nodiscard]] std::string document_path() const { return machine_directory() + "/spec.json"; }
     [[nodiscard]] std::string control_path() const {
         return machine_directory() + "/vmm-" + handover::to_string(instance) + ".sock";
     }

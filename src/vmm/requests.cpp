@@ -159,6 +159,7 @@ Status Service::resume_guest() {
 
 Status Service::stop_guest(bool force) {
     if (force) {
+        GODWIT_TRY(check_disks_complete());
         if (!job_name_.empty() && role_ == Role::owner) {
             return Error(ErrorCode::busy,
                          "'" + job_name_ + "' is running: wait for its end or cancel it");
@@ -176,6 +177,23 @@ Status Service::stop_guest(bool force) {
             "the guest is paused and cannot obey its power button: resume it, or use --force");
     }
     return machine_->press_power_button();
+}
+
+/// Who ends a machine at once does not wait for what lies on two devices.
+Status Service::check_disks_complete() const {
+    if (role_ != Role::owner || !machine_) {
+        return ok();
+    }
+    for (const machine::Machine::DiskMoving& move : machine_->disks_moving()) {
+        if (!move.safe) {
+            return Error(ErrorCode::conflict,
+                         move.disk +
+                             " is moving by an unsafe scheme, and lies on two devices: "
+                             "cancel that first with 'godwit disk cancel " +
+                             options_.machine + ":" + move.disk + "'");
+        }
+    }
+    return ok();
 }
 
 void Service::give_record(const ControlServer::Reply& reply) const {
@@ -285,6 +303,13 @@ void Service::handle(ControlServer::Request request) {
                !owner.has_value()  ? owner
                : !disk.has_value() ? Status(disk.error())
                                    : machine_->refresh_disk(*disk));
+    } else if (method == "disk_move") {
+        const auto started = start_disk_move(request.params);
+        started.has_value() ? reply.result(*started) : reply.error(started.error());
+    } else if (method == "cancel_disk_move") {
+        answer(reply, cancel_disk_move(request.params));
+    } else if (method == "disks") {
+        reply.result(disks_json(request.params));
     } else if (method == "set_balloon") {
         const auto bytes = number_of(request.params, "bytes");
         const Status owner = check_owner();

@@ -283,6 +283,11 @@ machine::MachineEvents Service::machine_events() {
                         {{"event", "disk_error"}, {"disk", name}, {"message", text}});
                 });
             },
+        .disk_moved = [this](std::size_t disk, const machine::DiskSpec& now) -> Status {
+            return document_.set_disk(disk, now);
+        },
+        .disk_move_ended =
+            [this](std::string_view /*disk*/) { loop_->post([this] { settle_disk_moves(); }); },
     };
 }
 
@@ -297,6 +302,12 @@ void Service::guest_stopped(machine::StopReason reason, const std::string& detai
         if (!job_name_.empty()) {
             cancel_.request();
         }
+        return;
+    }
+    if (reason == machine::StopReason::rebooted && disks_move()) {
+        // The next machine is built over one image for each disk.
+        reboot_pending_ = true;
+        cancel_disk_moves();
         return;
     }
     if (reason == machine::StopReason::rebooted) {
@@ -339,11 +350,15 @@ void Service::set_state(RunState state) {
 
 void Service::end(int exit_code) {
     exit_code_ = exit_code;
-    if (job_name_.empty()) {
+    const bool disks = role_ == Role::owner && disks_move();
+    if (job_name_.empty() && !disks) {
         finish();
         return;
     }
     ending_ = true;
+    if (disks) {
+        cancel_disk_moves(); // settle_disk_moves() finishes.
+    }
     cancel_.request();
     if (peer_) {
         ::shutdown(peer_->fd().raw(), SHUT_RDWR);

@@ -25,6 +25,7 @@
 #include "sys/event_loop.h"
 #include "vmm/consoles.h"
 #include "vmm/control_server.h"
+#include "vmm/document_file.h"
 #include "vmm/options.h"
 
 #include <functional>
@@ -53,7 +54,8 @@ class Service {
 
   private:
     Service(Options options, const sys::Clock& clock, sys::Cancel cancel)
-        : options_(std::move(options)), clock_(clock), cancel_(std::move(cancel)) {}
+        : options_(std::move(options)), clock_(clock), document_(options_.document_path()),
+          cancel_(std::move(cancel)) {}
 
     // Coming into being (service.cpp).
     [[nodiscard]] Status begin();
@@ -71,7 +73,7 @@ class Service {
     void guest_stopped(machine::StopReason reason, const std::string& detail);
     [[nodiscard]] Status reboot();
     void set_state(RunState state);
-    /// Ends the process after the job that runs, which is told to stop.
+    /// Ends the process after the job that runs, which is told to stop, and once no disk moves.
     void end(int exit_code);
     void finish();
 
@@ -84,6 +86,7 @@ class Service {
     [[nodiscard]] Status resume_guest();
     [[nodiscard]] Status stop_guest(bool force);
     [[nodiscard]] Status check_owner() const;
+    [[nodiscard]] Status check_disks_complete() const;
     void give_record(const ControlServer::Reply& reply) const;
     void give_pool(const ControlServer::Reply& reply) const;
     [[nodiscard]] Status reclaim();
@@ -91,6 +94,15 @@ class Service {
     // In a service partition (partition_requests.cpp).
     [[nodiscard]] Status take_page_map(std::vector<sys::Fd> fds);
     [[nodiscard]] Status leave_partition(const ControlServer::Request& request);
+
+    // Disks that move (disk_moves.cpp).
+    [[nodiscard]] Result<nlohmann::json> start_disk_move(const nlohmann::json& params);
+    [[nodiscard]] Status cancel_disk_move(const nlohmann::json& params);
+    [[nodiscard]] nlohmann::json disks_json(const nlohmann::json& params) const;
+    [[nodiscard]] bool disks_move() const;
+    void cancel_disk_moves();
+    void take_over_disks();
+    void settle_disk_moves();
 
     // Long work (jobs.cpp).
     void start_exchange(ControlServer::Request request);
@@ -120,13 +132,14 @@ class Service {
     bool ran_before_ = false;                    ///< Frozen: the guest ran before the exchange.
     int exit_code_ = 0;
     std::unique_ptr<Consoles> consoles_;
+    DocumentFile document_; ///< Written on disk threads too.
     std::unique_ptr<machine::Machine> machine_;
     /// Of a successor in another hypervisor instance; null otherwise.
     std::unique_ptr<exchange::ForeignMemory> foreign_memory_;
     std::string job_name_; ///< Empty: no job.
     sys::Cancel cancel_;
     std::shared_ptr<sys::MessageSocket> peer_; ///< The other end of the handover that runs.
-    bool ending_ = false;                      ///< end() waits for the job.
+    bool ending_ = false;                      ///< end() waits for the job, or for disks.
     bool reboot_pending_ = false;
     bool stop_pending_ = false; ///< The power button is pressed after the job.
     std::jthread settle_; ///< Answers the predecessor's last question; reads guest memory only.

@@ -182,5 +182,25 @@ TEST(SpeedProbe, finds_what_the_profile_says) {
     EXPECT_NEAR((*answer)->write_latency_seconds, 1.1e-3, 0.3e-3);
 }
 
+TEST(SpeedProbe, stopped_answers_once_and_abandoned_never) {
+    testing::SimulatedTime time(1);
+    testing::Medium medium(32U << 20U);
+    testing::SimulatedDisk disk(medium, time, {});
+    std::uint32_t answers = 0;
+    SpeedProbe stopped(disk, time, SpeedProbe::May::read);
+    stopped.start([&](const Result<DeviceSpeed>& speed) {
+        EXPECT_EQ(speed.error().code(), ErrorCode::cancelled);
+        ++answers;
+    });
+    stopped.stop();
+    SpeedProbe abandoned(disk, time, SpeedProbe::May::read);
+    abandoned.start([&](const Result<DeviceSpeed>&) { ++answers; });
+    abandoned.abandon();
+    while (time.step()) {
+    }
+    EXPECT_EQ(answers, 1U);
+    EXPECT_EQ(disk.in_flight(), 0U);
+}
+
 } // namespace
 } // namespace godwit::block

@@ -69,6 +69,15 @@ Status MovingDevice::observe(FilterOptions options) {
     return ok();
 }
 
+Status MovingDevice::stop_observing() {
+    if (moving()) {
+        return Error(ErrorCode::conflict, "the disk is being moved");
+    }
+    path_->set_filter(nullptr);
+    observed_.reset();
+    return ok();
+}
+
 std::unique_ptr<BlockDevice> MovingDevice::take_retired() {
     return mover_ == nullptr || moving() ? nullptr : mover_->take_retired();
 }

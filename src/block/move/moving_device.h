@@ -41,6 +41,8 @@ class MovingDevice final : public BlockDevice {
     void set_limit(std::uint64_t bytes_per_second) noexcept;
     /// Begins to learn which parts are written often, for a tiered move later (PD-6); again: anew.
     [[nodiscard]] Status observe(FilterOptions options);
+    /// Learns no more; conflict while a move goes on, which may use it.
+    [[nodiscard]] Status stop_observing();
     /// What has been learnt since; null without observe().
     [[nodiscard]] const HotFilter* observed() const noexcept {
         return observed_.has_value() ? &*observed_ : nullptr;

@@ -57,6 +57,12 @@ void SpeedProbe::next() {
 
 void SpeedProbe::done(BlockRequest& request, Status status) noexcept {
     auto& probe = *static_cast<SpeedProbe*>(request.owner);
+    if (!probe.answer_) {
+        return;
+    }
+    if (status.has_value() && probe.stopped_) {
+        status = Error(ErrorCode::cancelled, "measuring a device was stopped");
+    }
     if (!status.has_value()) {
         Answer answer = std::move(probe.answer_);
         answer(std::move(status.error()));

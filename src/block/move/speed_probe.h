@@ -27,6 +27,10 @@ class SpeedProbe {
 
     /// `answer` comes on the loop, once; it may destroy the probe.
     void start(Answer answer);
+    /// Ends early: the answer, an error, comes when the request on its way is done.
+    void stop() noexcept { stopped_ = true; }
+    /// The device is about to go; nothing is answered any more.
+    void abandon() noexcept { answer_ = nullptr; }
 
   private:
     void next();
@@ -38,6 +42,7 @@ class SpeedProbe {
     const sys::Clock& clock_;
     May may_;
     Answer answer_;
+    bool stopped_ = false;
     DeviceSpeed speed_;
     std::size_t series_ = 0;
     std::uint32_t requests_ = 0;

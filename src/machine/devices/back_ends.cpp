@@ -1,5 +1,7 @@
 #include "machine/devices/back_ends.h"
 
+#include "block/file_device.h"
+#include "machine/devices/disk_move.h"
 #include "machine/resources.h"
 
 #include <algorithm>
@@ -13,9 +15,11 @@ constexpr std::uint32_t disk_queue_depth_max = 256;
 
 } // namespace
 
-Result<std::unique_ptr<BackEnds>> BackEnds::create(const MachineSpec& spec,
-                                                   const Resources& resources) {
-    std::unique_ptr<BackEnds> made(new BackEnds());
+BackEnds::BackEnds(const sys::Clock& clock) : clock_(clock) {}
+
+Result<std::unique_ptr<BackEnds>>
+BackEnds::create(const MachineSpec& spec, const Resources& resources, const sys::Clock& clock) {
+    std::unique_ptr<BackEnds> made(new BackEnds(clock));
     made->common_ = GODWIT_TRY(sys::IoThread::create("io"));
     for (std::size_t i = 0; i < spec.disks.size(); ++i) {
         const sys::Fd& image = GODWIT_TRY(find_resource(resources, disk_resource_name(i))).get();
@@ -37,15 +41,18 @@ Status BackEnds::add_disk(const DiskSpec& disk, const sys::Fd& image) {
     sys::Fd copy = GODWIT_TRY(image.duplicate());
     DiskBackEnd& made = disks_.emplace_back();
     made.thread = GODWIT_TRY(sys::IoThread::create("disk" + std::to_string(disks_.size() - 1)));
-    const std::uint32_t depth =
-        std::min(disk_queue_depth_max, std::uint32_t{disk.queues} * disk.queue_size);
-    Result<std::unique_ptr<block::FileDevice>> opened(nullptr);
     sys::EventLoop& loop = made.thread->loop();
-    loop.run_and_wait([&] {
-        opened = block::FileDevice::create(
-            std::move(copy), loop, {.name = disk.path, .queue_depth = depth});
-    });
+    made.clock = std::make_unique<sys::LoopAlarmClock>(loop, clock_);
+    made.queue_depth = std::min(disk_queue_depth_max, std::uint32_t{disk.queues} * disk.queue_size);
+    const auto open = [&]() -> Result<std::unique_ptr<block::MovingDevice>> {
+        auto file = GODWIT_TRY(block::FileDevice::create(
+            std::move(copy), loop, {.name = disk.path, .queue_depth = made.queue_depth}));
+        return block::MovingDevice::create(std::move(file), *made.clock);
+    };
+    Result<std::unique_ptr<block::MovingDevice>> opened(nullptr);
+    loop.run_and_wait([&] { opened = open(); });
     made.disk = GODWIT_TRY(std::move(opened));
+    made.moving = made.disk.get();
     return ok();
 }
 
@@ -68,10 +75,21 @@ std::vector<sys::EventLoop::Hold> BackEnds::hold_loops() {
     return holds;
 }
 
+void BackEnds::abandon_moves() {
+    for (DiskBackEnd& back_end : disks_) {
+        if (back_end.move != nullptr) {
+            back_end.thread->loop().run_and_wait([&back_end] { back_end.move->abandon(); });
+        }
+    }
+}
+
 BackEnds::~BackEnds() {
     for (DiskBackEnd& back_end : disks_) {
-        if (back_end.disk != nullptr) {
-            back_end.thread->loop().run_and_wait([&back_end] { back_end.disk.reset(); });
+        if (back_end.disk != nullptr || back_end.move != nullptr) {
+            back_end.thread->loop().run_and_wait([&back_end] {
+                back_end.disk.reset();
+                back_end.move.reset();
+            });
         }
     }
 }

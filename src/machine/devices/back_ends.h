@@ -4,8 +4,9 @@
 /// network, open images with their rings, taps. Made by build(), before anything is known of the
 /// guest, because it is slow; given to the devices by boot() or load(). Control thread.
 
-#include "block/file_device.h"
+#include "block/move/moving_device.h"
 #include "machine/machine.h"
+#include "sys/alarm.h"
 #include "sys/io_thread.h"
 #include "sys/tap.h"
 
@@ -15,9 +16,15 @@
 
 namespace godwit::machine {
 
+class DiskMove;
+
 struct DiskBackEnd {
     std::unique_ptr<sys::IoThread> thread;
-    std::unique_ptr<block::FileDevice> disk; ///< Lives on the thread's loop. Null once taken.
+    std::unique_ptr<sys::LoopAlarmClock> clock;
+    std::unique_ptr<block::MovingDevice> disk; ///< Lives on the thread's loop. Null once taken.
+    block::MovingDevice* moving = nullptr;     ///< The same, also once taken.
+    std::uint32_t queue_depth = 0;
+    std::unique_ptr<DiskMove> move; ///< Lives on the loop; the one that has not been settled.
 };
 
 struct NetBackEnd {
@@ -28,8 +35,8 @@ struct NetBackEnd {
 class BackEnds {
   public:
     /// Takes copies of the descriptors in `resources`, which have been checked.
-    [[nodiscard]] static Result<std::unique_ptr<BackEnds>> create(const MachineSpec& spec,
-                                                                  const Resources& resources);
+    [[nodiscard]] static Result<std::unique_ptr<BackEnds>>
+    create(const MachineSpec& spec, const Resources& resources, const sys::Clock& clock);
     BackEnds(const BackEnds&) = delete;
     BackEnds& operator=(const BackEnds&) = delete;
     ~BackEnds();
@@ -37,9 +44,13 @@ class BackEnds {
     [[nodiscard]] sys::EventLoop& disk_loop(std::size_t disk) {
         return disks_[disk].thread->loop();
     }
-    [[nodiscard]] std::unique_ptr<block::FileDevice> take_disk(std::size_t disk) {
+    [[nodiscard]] std::unique_ptr<block::BlockDevice> take_disk(std::size_t disk) {
         return std::move(disks_[disk].disk);
     }
+    [[nodiscard]] DiskBackEnd& disk(std::size_t disk) { return disks_[disk]; }
+    [[nodiscard]] std::size_t disk_count() const noexcept { return disks_.size(); }
+    /// Moves of disks end as if the process died. Before the devices go.
+    void abandon_moves();
     [[nodiscard]] sys::EventLoop& net_loop(std::size_t net) { return nets_[net].thread->loop(); }
     /// Conflict if it has been taken.
     [[nodiscard]] Result<sys::Tap> take_tap(std::size_t net);
@@ -49,10 +60,11 @@ class BackEnds {
     [[nodiscard]] sys::EventLoop& common_loop() { return common_->loop(); }
 
   private:
-    BackEnds() = default;
+    explicit BackEnds(const sys::Clock& clock);
     [[nodiscard]] Status add_disk(const DiskSpec& disk, const sys::Fd& image);
     [[nodiscard]] Status add_net(const NetSpec& net, std::vector<sys::Fd> queues);
 
+    const sys::Clock& clock_;
     std::unique_ptr<sys::IoThread> common_;
     std::vector<DiskBackEnd> disks_;
     std::vector<NetBackEnd> nets_;

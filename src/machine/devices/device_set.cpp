@@ -227,6 +227,10 @@ Status DeviceSet::refresh_disk(std::string_view name) {
     return Error(ErrorCode::not_found, "the machine has no disk '" + std::string(name) + "'");
 }
 
+std::uint64_t DeviceSet::disk_bytes(std::size_t disk) const {
+    return disks_[disk]->capacity_bytes();
+}
+
 Status DeviceSet::set_balloon(std::uint64_t bytes) {
     if (balloon_ == nullptr) {
         return Error(ErrorCode::not_found, "the machine has no balloon");

@@ -60,6 +60,8 @@ class DeviceSet {
     [[nodiscard]] std::size_t console_input(std::span<const std::byte> bytes);
     /// By resource name ("disk0").
     [[nodiscard]] Status refresh_disk(std::string_view name);
+    /// Of a disk, as the guest knows it.
+    [[nodiscard]] std::uint64_t disk_bytes(std::size_t disk) const;
     [[nodiscard]] Status set_balloon(std::uint64_t bytes);
     /// Drivers tell the network where they are now.
     void announce();

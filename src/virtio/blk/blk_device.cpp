@@ -52,6 +52,7 @@ Result<std::unique_ptr<BlkDevice>> BlkDevice::restore(Args args, const state::Se
     // driver took and the back end cannot do is refused by the back end, request by request.
     device->geometry_.can_discard = known.geometry.can_discard;
     device->geometry_.can_write_zeroes = known.geometry.can_write_zeroes;
+    device->geometry_.logical_block_bytes = known.geometry.logical_block_bytes;
     device->features_ = blk_features(device->options_, device->geometry_);
     return device;
 }
@@ -94,6 +95,11 @@ Result<std::uint64_t> BlkDevice::refresh() {
         }
     });
     return bytes;
+}
+
+std::uint64_t BlkDevice::capacity_bytes() const {
+    const std::lock_guard lock(geometry_mutex_);
+    return geometry_.bytes;
 }
 
 BlkStatistics BlkDevice::statistics() const noexcept {

@@ -60,6 +60,7 @@ class BlkDevice final : public VirtioDevice {
     [[nodiscard]] Result<std::uint64_t> refresh();
     /// Any thread.
     [[nodiscard]] BlkStatistics statistics() const noexcept;
+    [[nodiscard]] std::uint64_t capacity_bytes() const;
 
     [[nodiscard]] DeviceType type() const noexcept override { return DeviceType::block; }
     [[nodiscard]] std::uint64_t features() const noexcept override { return features_; }

@@ -454,6 +454,18 @@ TEST_F(BlkDeviceTest, another_disk_than_the_saved_one_is_refused) {
     EXPECT_FALSE(BlkDevice::restore(args(), section).has_value());
 }
 
+TEST_F(BlkDeviceTest, smaller_blocks_than_the_guest_knows_stay_hidden_from_it) {
+    geometry.logical_block_bytes = 4096;
+    device = GODWIT_MUST(BlkDevice::create(args())); // Good options.
+    const auto section = std::get<state::Section>(GODWIT_MUST(device->save()));
+    geometry.logical_block_bytes = 512;
+    device = GODWIT_MUST(BlkDevice::restore(args(), section)); // Each of them is eight of these.
+    std::uint32_t block_bytes = 0;
+    device->read_config(20, std::as_writable_bytes(std::span(&block_bytes, 1)));
+    EXPECT_EQ(block_bytes, 4096U);
+    EXPECT_EQ(device->capacity_bytes(), geometry.bytes);
+}
+
 TEST_F(BlkDeviceTest, size_changed_in_between_is_told_at_wake) {
     const auto section = std::get<state::Section>(GODWIT_MUST(device->save()));
     geometry.bytes = 4 * mib;

@@ -68,7 +68,9 @@ Status check_same_disk(const BlkState& saved, const BlkState& now) {
         saved.options.queue_size != now.options.queue_size) {
         return differs("queues");
     }
-    if (saved.geometry.logical_block_bytes != now.geometry.logical_block_bytes) {
+    // Smaller ones do: the guest goes on asking for whole blocks of those it knows.
+    if (now.geometry.logical_block_bytes == 0 ||
+        saved.geometry.logical_block_bytes % now.geometry.logical_block_bytes != 0) {
         return differs("block size");
     }
     if (saved.geometry.read_only != now.geometry.read_only) {

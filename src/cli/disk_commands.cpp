@@ -1,0 +1,249 @@
+/// disk: move, list, cancel and refresh.
+
+#include "cli/commands.h"
+#include "cli/disk_text.h"
+#include "cli/operate.h"
+#include "cli/run_flags.h"
+#include "cli/size_text.h"
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <memory>
+
+namespace godwit::cli {
+
+namespace {
+
+using control::Json;
+
+/// "web1:disk0"
+struct DiskName {
+    std::string machine;
+    std::string disk;
+};
+
+Status check_disk(const std::string& disk) {
+    const bool good =
+        !disk.empty() &&
+        disk.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == std::string::npos;
+    return good ? ok()
+                : Error(ErrorCode::invalid_argument,
+                        "'" + disk + "' is no disk; disks are disk0, disk1, ...");
+}
+
+Result<DiskName> parse_disk_name(const std::string& text) {
+    const std::size_t colon = text.find(':');
+    if (colon == std::string::npos) {
+        return Error(ErrorCode::invalid_argument,
+                     "'" + text + "' names no disk: say MACHINE:DISK, like web1:disk0");
+    }
+    DiskName name{.machine = text.substr(0, colon), .disk = text.substr(colon + 1)};
+    GODWIT_TRY(control::check_machine_name(name.machine));
+    GODWIT_TRY(check_disk(name.disk));
+    return name;
+}
+
+std::string path_of(const DiskName& name) {
+    return "/api/v1/machines/" + name.machine + "/disks/" + name.disk + "/move";
+}
+
+struct MoveCommand {
+    std::string disk;
+    std::string destination;
+    std::string scheme = "auto";
+    std::string limit;
+    double gamma = 0.5;
+    bool safe = false;
+    bool unsafe = false;
+};
+
+ExitCode move_disk(const Session& session, const MoveCommand& command) {
+    const Result<DiskName> name = parse_disk_name(command.disk);
+    const Result<std::uint64_t> limit =
+        command.limit.empty() ? Result<std::uint64_t>(0) : parse_size(command.limit);
+    if (!name.has_value() || !limit.has_value()) {
+        return session.fail(name.has_value() ? limit.error() : name.error());
+    }
+    if (command.unsafe && command.scheme != "lr") {
+        return session.fail(Error(ErrorCode::invalid_argument,
+                                  "--unsafe is for --scheme lr: the other schemes keep the source "
+                                  "complete anyway"));
+    }
+    const Json body{{"destination", absolute_path(command.destination)},
+                    {"scheme", command.scheme},
+                    {"unsafe", command.unsafe},
+                    {"limit_bytes_per_second", *limit},
+                    {"gamma", command.gamma}};
+    const Result<DaemonClient> daemon = daemon_for(session, name->machine);
+    Result<Json> operation =
+        daemon.has_value() ? daemon->put(path_of(*name), body) : Result<Json>(daemon.error());
+    if (operation.has_value()) {
+        operation = follow(session, *daemon, std::move(*operation));
+        if (!operation.has_value()) {
+            session.note("the move goes on without godwitd: see 'godwit disk list " +
+                         name->machine + "', or end it with 'godwit disk cancel " + command.disk +
+                         "'");
+        }
+    }
+    return conclude(session, operation, disk_move_text);
+}
+
+void add_move(CLI::App& disk, Invocation& invocation) {
+    auto command = std::make_shared<MoveCommand>();
+    CLI::App* const move = disk.add_subcommand("move", "Move a disk while its guest uses it");
+    move->add_option("MACHINE:DISK", command->disk, "Like web1:disk0")->required();
+    move->add_option("DEST",
+                     command->destination,
+                     "File or block device at least as large as the disk; a file that is not "
+                     "there is made")
+        ->required();
+    move->add_option("--scheme",
+                     command->scheme,
+                     "auto (default): what costs least here; dbt, slr: copy, then what changed, "
+                     "then a short pause; tiered: the same, what is written often last; mirror: "
+                     "writes go to both; aio: to both, done when the first is; lr: to the "
+                     "destination")
+        ->type_name("SCHEME")
+        ->check(
+            CLI::IsMember({"auto", "dbt", "mirror", "lr", "slr", "aio", "tiered"}).description(""));
+    auto* const safe = move->add_flag("--safe",
+                                      command->safe,
+                                      "With lr: the source gets every write as well, later "
+                                      "(default)");
+    move->add_flag("--unsafe",
+                   command->unsafe,
+                   "With lr: it does not. If the VMM is killed on the way, the disk is lost")
+        ->excludes(safe);
+    move->add_option("--limit", command->limit, "Copy at most so much per second, like 50M")
+        ->type_name("SIZE");
+    move->add_option("--gamma",
+                     command->gamma,
+                     "For auto: 0 thinks of the guest's speed alone, 1 of the devices' wear "
+                     "(default 0.5)")
+        ->type_name("G")
+        ->check(CLI::Range(0.0, 1.0).description(""));
+    move->footer(
+        "The guest goes on all the time; at the end its requests wait for a moment. Then the\n"
+        "machine's document names the new place, and the old image is not used any more. If\n"
+        "anything fails before, and on Ctrl-C, the disk stays where it was, complete, and a file\n"
+        "made for it goes away (exit code 1). A machine whose disk moves is not exchanged and no\n"
+        "snapshot is taken of it. With auto the report says what each scheme was expected to\n"
+        "cost.\n"
+        "\n"
+        "Examples:\n"
+        "  godwit disk move web1:disk0 /mnt/fast/web1.raw\n"
+        "  godwit disk move web1:disk0 /dev/nvme1n1p2 --scheme mirror --limit 200M\n"
+        "  godwit disk list web1\n"
+        "  godwit disk cancel web1:disk0");
+    move->callback([command, &invocation] {
+        invocation.action = [command, &invocation] {
+            return move_disk(invocation.session, *command);
+        };
+    });
+}
+
+ExitCode cancel_move(const Session& session, const std::string& text) {
+    const Result<DiskName> name = parse_disk_name(text);
+    if (!name.has_value()) {
+        return session.fail(name.error());
+    }
+    const Result<DaemonClient> daemon = daemon_for(session, name->machine);
+    Result<Json> operation =
+        daemon.has_value()
+            ? daemon->call("DELETE", path_of(*name), {}, std::chrono::milliseconds(10'000))
+            : Result<Json>(daemon.error());
+    if (operation.has_value()) {
+        operation = follow(session, *daemon, std::move(*operation));
+    }
+    if (!operation.has_value()) {
+        return session.fail(operation.error());
+    }
+    const Json report = operation->value("result", Json());
+    if (control::text_member(*operation, "state") != "cancelled") {
+        return conclude(session, operation, disk_move_text); // It was too late, or it failed.
+    }
+    session.print(report,
+                  name->disk + " of " + name->machine + " stays at '" +
+                      control::text_member(report, "source") + "'\n");
+    return ExitCode::done;
+}
+
+void add_cancel(CLI::App& disk, Invocation& invocation) {
+    auto name = std::make_shared<std::string>();
+    CLI::App* const cancel =
+        disk.add_subcommand("cancel", "Bring a disk that moves back to where it was");
+    cancel->add_option("MACHINE:DISK", *name, "Like web1:disk0")->required();
+    cancel->footer("Examples:\n  godwit disk cancel web1:disk0");
+    cancel->callback([name, &invocation] {
+        invocation.action = [name, &invocation] { return cancel_move(invocation.session, *name); };
+    });
+}
+
+ExitCode list_disks(const Session& session, const std::string& name) {
+    const Result<DaemonClient> daemon = daemon_for(session, name);
+    const Result<Json> answer = daemon.has_value()
+                                    ? daemon->get("/api/v1/machines/" + name + "/disks")
+                                    : Result<Json>(daemon.error());
+    if (!answer.has_value()) {
+        return session.fail(answer.error());
+    }
+    session.print(*answer, disks_text(*answer));
+    return ExitCode::done;
+}
+
+void add_list(CLI::App& disk, Invocation& invocation) {
+    auto name = std::make_shared<std::string>();
+    CLI::App* const list =
+        disk.add_subcommand("list", "Show where the disks of a machine lie, and where they move");
+    list->add_option("NAME", *name, "Name of the machine")->required();
+    list->footer("Examples:\n  godwit disk list web1");
+    list->callback([name, &invocation] {
+        invocation.action = [name, &invocation] { return list_disks(invocation.session, *name); };
+    });
+}
+
+struct RefreshCommand {
+    std::string name;
+    std::string disk;
+};
+
+ExitCode refresh_disk(const Session& session, const RefreshCommand& command) {
+    const Status good = check_disk(command.disk);
+    if (!good.has_value()) {
+        return session.fail(good.error());
+    }
+    return put_and_print(session,
+                         command.name,
+                         "disks/" + command.disk + "/refresh",
+                         Json::object(),
+                         command.name + " knows the present size of " + command.disk + "\n");
+}
+
+void add_refresh(CLI::App& disk, Invocation& invocation) {
+    auto command = std::make_shared<RefreshCommand>();
+    CLI::App* const refresh =
+        disk.add_subcommand("refresh", "Tell the guest that a disk has changed its size");
+    refresh->add_option("NAME", command->name, "Name of the machine")->required();
+    refresh->add_option("DISK", command->disk, "disk0 is the first one")->required();
+    refresh->footer("Examples:\n  truncate -s 20G db.img && godwit disk refresh db1 disk0");
+    refresh->callback([command, &invocation] {
+        invocation.action = [command, &invocation] {
+            return refresh_disk(invocation.session, *command);
+        };
+    });
+}
+
+} // namespace
+
+void add_disk_commands(CLI::App& app, Invocation& invocation) {
+    CLI::App* const disk = app.add_subcommand("disk", "Work on the disks of a machine");
+    disk->require_subcommand(1);
+    disk->fallthrough();
+    add_move(*disk, invocation);
+    add_list(*disk, invocation);
+    add_cancel(*disk, invocation);
+    add_refresh(*disk, invocation);
+}
+
+} // namespace godwit::cli

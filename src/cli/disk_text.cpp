@@ -1,0 +1,130 @@
+#include "cli/disk_text.h"
+
+#include "cli/size_text.h"
+#include "cli/table.h"
+
+#include <nlohmann/json.hpp>
+
+#include <array>
+#include <cstdio>
+
+namespace godwit::cli {
+
+namespace {
+
+using control::Json;
+using control::number_member;
+using control::text_member;
+
+Json member(const Json& object, const char* name) {
+    return object.is_object() && object.contains(name) ? object[name] : Json();
+}
+
+/// "12.3 MiB": short rather than exact.
+std::string about(std::uint64_t bytes) {
+    constexpr std::array<const char*, 5> units{"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = static_cast<double>(bytes);
+    std::size_t unit = 0;
+    while (value >= 1024 && unit + 1 < units.size()) {
+        value /= 1024;
+        ++unit;
+    }
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+    return text.data();
+}
+
+double number(const Json& object, const char* name) {
+    const Json value = member(object, name);
+    return value.is_number() ? value.get<double>() : 0;
+}
+
+std::string two_digits(double value) {
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), "%.2f", value);
+    return text.data();
+}
+
+std::string time_of(const Json& object, const char* name) {
+    const Json value = member(object, name);
+    return value.is_number_integer() ? duration_text(value.get<std::int64_t>()) : "-";
+}
+
+std::string percent(std::uint64_t part, std::uint64_t whole) {
+    return std::to_string(whole == 0 ? 0 : part * 100 / whole) + "%";
+}
+
+/// Each scheme with what it was expected to cost, and why one was taken.
+std::string choice_text(const Json& choice) {
+    if (!choice.is_object()) {
+        return {};
+    }
+    Table table({"SCHEME", "COST", "TIME", "WEAR", "IO", "EXPECTED", "PAUSE", ""});
+    for (const Json& each : member(choice, "estimates")) {
+        const bool chosen = member(each, "chosen") == true;
+        table.add({text_member(each, "scheme"),
+                   two_digits(number(each, "cost")),
+                   two_digits(number(each, "time")),
+                   two_digits(number(each, "wear")),
+                   two_digits(number(each, "io")),
+                   time_of(each, "duration_us"),
+                   time_of(each, "pause_us"),
+                   chosen                                ? "chosen"
+                   : text_member(each, "scheme") == "lr" ? "only when asked for"
+                                                         : ""});
+    }
+    return "  why: " + text_member(choice, "why") + "\n" + table.to_string();
+}
+
+} // namespace
+
+std::string disk_move_progress(const Json& operation) {
+    const Json move = member(operation, "progress");
+    if (text_member(operation, "kind") != "disk-move" || !move.is_object()) {
+        return {};
+    }
+    const Json remaining = member(move, "remaining_us");
+    const std::uint64_t dirty =
+        number_member(move, "dirty_bytes") + number_member(move, "deferred_bytes");
+    return ", " + text_member(move, "scheme") + " " +
+           percent(number_member(move, "cursor_bytes"), number_member(move, "total_bytes")) +
+           " of " + about(number_member(move, "total_bytes")) +
+           (dirty == 0 ? "" : ", again " + about(dirty)) + ", " +
+           about(number_member(move, "copy_bytes_per_second")) + "/s, guest " +
+           about(number_member(move, "guest_bytes_per_second")) + "/s" +
+           (remaining.is_number_integer()
+                ? ", " + duration_text(remaining.get<std::int64_t>()) + " left"
+                : ", no end in sight");
+}
+
+std::string disk_move_text(const Json& report) {
+    const Json written = member(report, "written_bytes");
+    const Json there = member(written, "destination");
+    return text_member(report, "machine") + ": " + text_member(report, "disk") + " lies at '" +
+           text_member(report, "destination") + "' now, by " + text_member(report, "scheme") +
+           " in " + time_of(report, "duration_us") + "; its requests waited " +
+           time_of(report, "pause_us") + "\n  copied " + about(number_member(there, "first_copy")) +
+           ", " + about(number_member(there, "redundant")) + " more than once; '" +
+           text_member(report, "source") + "' is not used any more\n" +
+           choice_text(member(report, "choice"));
+}
+
+std::string disks_text(const Json& answer) {
+    Table table({"DISK", "SIZE", "PATH", "MOVING TO", "HOW", "DONE", "LEFT"});
+    for (const Json& disk : member(answer, "disks")) {
+        const Json move = member(disk, "move");
+        const bool moves = move.is_object();
+        table.add({text_member(disk, "disk"),
+                   size_text(number_member(disk, "bytes")),
+                   text_member(disk, "path"),
+                   moves ? text_member(move, "destination") : "-",
+                   moves ? text_member(move, "scheme") + ", " + text_member(move, "phase") : "-",
+                   moves ? percent(number_member(move, "cursor_bytes"),
+                                   number_member(move, "total_bytes"))
+                         : "-",
+                   moves ? time_of(move, "remaining_us") : "-"});
+    }
+    return table.to_string();
+}
+
+} // namespace godwit::cli

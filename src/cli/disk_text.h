@@ -1,0 +1,18 @@
+#pragma once
+
+/// How disks, and moves of them, are told to people. Any thread.
+
+#include "control/json_text.h"
+
+#include <string>
+
+namespace godwit::cli {
+
+/// What is added to the progress line of an operation that moves a disk; empty for others.
+[[nodiscard]] std::string disk_move_progress(const control::Json& operation);
+/// The report of a move.
+[[nodiscard]] std::string disk_move_text(const control::Json& report);
+/// The disks of a machine as godwitd lists them.
+[[nodiscard]] std::string disks_text(const control::Json& answer);
+
+} // namespace godwit::cli

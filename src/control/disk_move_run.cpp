@@ -1,0 +1,203 @@
+#include "control/disk_move_run.h"
+
+#include "base/log.h"
+#include "control/supervisor.h"
+#include "sys/fd.h"
+
+#include <nlohmann/json.hpp>
+
+namespace godwit::control {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+/// For making the destination: its file system may have to write first.
+constexpr milliseconds start_time_max{60'000};
+constexpr milliseconds look_time_max{5'000};
+constexpr milliseconds cancel_time_max{10'000};
+constexpr milliseconds look_distance{500};
+constexpr std::size_t document_bytes_max = 64 * kib;
+
+/// What the answer of "disks" says of one disk under `member`; null if nothing.
+Json member_of_disk(const Json& answer, const std::string& disk, const char* member) {
+    const Json disks = answer.is_object() ? answer.value("disks", Json()) : Json();
+    for (const Json& each : disks.is_array() ? disks : Json::array()) {
+        if (text_member(each, "disk") == disk && each.contains(member)) {
+            return each[member];
+        }
+    }
+    return {};
+}
+
+} // namespace
+
+DiskMoveRun::DiskMoveRun(Supervisor& supervisor, std::string machine, std::string disk)
+    : supervisor_(supervisor), machine_(std::move(machine)), disk_(std::move(disk)),
+      last_(std::make_unique<Json>(Json::object())) {}
+
+DiskMoveRun::~DiskMoveRun() = default;
+
+void DiskMoveRun::start(std::uint64_t operation, const Json& params) {
+    operation_ = operation;
+    *last_ = params;
+    safe_ = params.value("unsafe", Json()) != true;
+    supervisor_.parts_.operations.set_phase(operation_, "starting");
+    supervisor_.find(machine_)->owner->call(
+        "disk_move",
+        params,
+        start_time_max,
+        Reply<Json>([weak = weak_from_this()](const Result<Json>& answer) {
+            const auto self = weak.lock();
+            if (self == nullptr || self->over_) {
+                return;
+            }
+            if (!answer.has_value()) {
+                self->refused(answer.error());
+                return;
+            }
+            self->id_ = number_member(*answer, "id");
+            self->watch();
+            self->look();
+        }));
+}
+
+void DiskMoveRun::follow(std::uint64_t operation, const Json& move) {
+    operation_ = operation;
+    id_ = number_member(move, "id");
+    told(move);
+    watch();
+}
+
+void DiskMoveRun::watch() {
+    auto timer =
+        supervisor_.parts_.loop.schedule(look_distance, look_distance, [weak = weak_from_this()] {
+            if (const auto self = weak.lock(); self != nullptr) {
+                self->look();
+            }
+        });
+    if (timer.has_value()) {
+        timer_ = std::move(*timer);
+    } else {
+        log::error("disk_move_timer_missing", {{"reason", timer.error().to_string()}});
+    }
+}
+
+Status DiskMoveRun::cancel() {
+    const MachineEntry* const entry = supervisor_.find(machine_);
+    if (over_ || entry == nullptr || entry->owner == nullptr) {
+        return Error(ErrorCode::conflict, "the move of " + disk_ + " is over");
+    }
+    // Too late is no error: then it ends as moved, which is told.
+    entry->owner->call("cancel_disk_move", {{"disk", disk_}}, cancel_time_max, Reply<Json>());
+    return ok();
+}
+
+void DiskMoveRun::look() {
+    const MachineEntry* const entry = supervisor_.find(machine_);
+    if (over_ || asking_ || id_ == 0 || entry == nullptr || entry->owner == nullptr) {
+        return;
+    }
+    asking_ = true;
+    entry->owner->call("disks",
+                       {{"disk", disk_}},
+                       look_time_max,
+                       Reply<Json>([weak = weak_from_this()](const Result<Json>& answer) {
+                           if (const auto self = weak.lock(); self != nullptr) {
+                               self->asking_ = false;
+                               self->looked(answer);
+                           }
+                       }));
+}
+
+/// A VMM that does not answer is asked again; its end is noticed otherwise.
+void DiskMoveRun::looked(const Result<Json>& answer) {
+    if (over_ || !answer.has_value()) {
+        return;
+    }
+    const Json move = member_of_disk(*answer, disk_, "move");
+    const Json last = member_of_disk(*answer, disk_, "last_move");
+    if (number_member(move, "id") == id_) {
+        told(move);
+    } else if (number_member(last, "id") == id_) {
+        finish(last);
+    } else {
+        refused(Error(ErrorCode::internal,
+                      "the VMM knows nothing of this move any more; see 'godwit disk list " +
+                          machine_ + "'"));
+    }
+}
+
+void DiskMoveRun::told(const Json& move) {
+    *last_ = move;
+    safe_ = move.value("safe", Json()) != false;
+    supervisor_.parts_.operations.set_phase(operation_, text_member(move, "phase"));
+    supervisor_.parts_.operations.set_progress(operation_, move);
+}
+
+void DiskMoveRun::owner_gone() {
+    if (over_) {
+        return;
+    }
+    const std::string destination = text_member(*last_, "destination");
+    const Result<std::string> text =
+        sys::read_file(supervisor_.parts_.run.spec_file(machine_), document_bytes_max);
+    const Result<Json> document = text.has_value() ? parse_json(*text) : Result<Json>(text.error());
+    std::string lies_at;
+    if (document.has_value() && document->is_object()) {
+        std::size_t index = 0;
+        for (const Json& disk : document->value("disks", Json::array())) {
+            if ("disk" + std::to_string(index++) == disk_) {
+                lies_at = text_member(disk, "path");
+            }
+        }
+    }
+    Json report = *last_;
+    report["operation"] = "disk-move";
+    report["disk"] = disk_;
+    const bool there = !destination.empty() && lies_at == destination;
+    report["outcome"] = there ? "moved" : "failed";
+    report["complete"] = there ? "destination" : safe_ ? "source" : "neither";
+    if (!there) {
+        report["reason"] = "the VMM ended while the disk was moving";
+        report["error_code"] = name_of(ErrorCode::peer_closed);
+    }
+    finish(std::move(report));
+}
+
+void DiskMoveRun::finish(Json report) {
+    report["machine"] = machine_;
+    report["finished"] = time_text(supervisor_.parts_.clock.unix_nanoseconds());
+    const std::string outcome = text_member(report, "outcome");
+    supervisor_.disk_move_ended(machine_, report);
+    const std::uint64_t operation = operation_;
+    Operations& operations = supervisor_.parts_.operations;
+    leave();
+    if (outcome == "moved") {
+        operations.succeed(operation, report);
+        return;
+    }
+    const std::string complete = text_member(report, "complete");
+    operations.fail(operation,
+                    Error(error_code_named(text_member(report, "error_code")),
+                          disk_ + " of '" + machine_ + "' was not moved: " +
+                              text_member(report, "reason") + "; complete is " +
+                              (complete == "source" ? "'" + text_member(report, "source") + "'"
+                                                    : complete + " of both sides")),
+                    report);
+}
+
+void DiskMoveRun::refused(const Error& error) {
+    const std::uint64_t operation = operation_;
+    Operations& operations = supervisor_.parts_.operations;
+    leave();
+    operations.fail(operation, error, Json());
+}
+
+void DiskMoveRun::leave() {
+    over_ = true;
+    timer_.reset();
+    supervisor_.disk_moves_.erase({machine_, disk_}); // Whoever called us keeps this alive.
+}
+
+} // namespace godwit::control

@@ -1,0 +1,62 @@
+#pragma once
+
+/// One move of a disk as godwitd sees it: an operation whose work is done by the machine's VMM,
+/// which goes on without us. Begun here, or found at a VMM by the next godwitd.
+///
+///     starting --the VMM has begun--> following --it says what became of it--> over
+///         \--refused--> over              \--its process is gone--> over, told by the document
+///
+/// Control thread only.
+
+#include "control/json_text.h"
+#include "control/reply.h"
+#include "sys/event_loop.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace godwit::control {
+
+class Supervisor;
+
+class DiskMoveRun : public std::enable_shared_from_this<DiskMoveRun> {
+  public:
+    DiskMoveRun(Supervisor& supervisor, std::string machine, std::string disk);
+    ~DiskMoveRun();
+
+    /// Has the VMM begin it; `params` as its control method "disk_move" takes them.
+    void start(std::uint64_t operation, const Json& params);
+    /// Follows one that goes on already; `move` is what the VMM says of it.
+    void follow(std::uint64_t operation, const Json& move);
+    [[nodiscard]] Status cancel();
+    /// There is news at the VMM.
+    void look();
+    /// The VMM is gone, before the machine's directory is.
+    void owner_gone();
+
+    [[nodiscard]] std::uint64_t operation() const noexcept { return operation_; }
+    /// Whether the source would be complete if the VMM ended now.
+    [[nodiscard]] bool safe() const noexcept { return safe_; }
+
+  private:
+    void watch();
+    void looked(const Result<Json>& answer);
+    void told(const Json& move);
+    void finish(Json report);
+    void refused(const Error& error);
+    void leave();
+
+    Supervisor& supervisor_;
+    const std::string machine_;
+    const std::string disk_;
+    std::uint64_t operation_ = 0;
+    std::uint64_t id_ = 0;       ///< The VMM's name for it; 0: not begun.
+    std::unique_ptr<Json> last_; ///< What the VMM said last; never null.
+    bool safe_ = true;
+    bool asking_ = false;
+    bool over_ = false;
+    sys::EventLoop::Handle timer_;
+};
+
+} // namespace godwit::control

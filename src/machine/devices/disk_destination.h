@@ -1,0 +1,53 @@
+#pragma once
+
+/// The place a disk is moved to: a file that is made for it, or a file or block device that is
+/// there already, open under its lock. Control thread.
+
+#include "base/result.h"
+#include "sys/fd.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace godwit::machine {
+
+/// An image that a machine has already.
+struct OwnImage {
+    std::string name; ///< "disk0"
+    const sys::Fd* image = nullptr;
+};
+
+struct DestinationWish {
+    std::string path;
+    std::uint64_t bytes = 0;               ///< Of the disk.
+    std::uint32_t logical_block_bytes = 0; ///< That the guest knows.
+    bool direct = true;                    ///< O_DIRECT if the place can do it.
+    std::span<const OwnImage> own;         ///< Which it must not be.
+};
+
+class DiskDestination {
+  public:
+    /// Makes or opens it. Errors say which way the place is wrong; nothing is left behind then.
+    [[nodiscard]] static Result<DiskDestination> open(const DestinationWish& wish);
+
+    [[nodiscard]] const std::string& path() const noexcept { return path_; }
+    [[nodiscard]] const sys::Fd& image() const noexcept { return image_; }
+    [[nodiscard]] bool direct() const noexcept { return direct_; }
+    [[nodiscard]] bool created() const noexcept { return created_; }
+    /// The disk lies there from now on; gives the descriptor.
+    [[nodiscard]] sys::Fd keep() && { return std::move(image_); }
+    /// Takes the file away if it was made here and its name is still its own.
+    void remove();
+
+  private:
+    DiskDestination(std::string path, sys::Fd image, bool direct, bool created)
+        : path_(std::move(path)), image_(std::move(image)), direct_(direct), created_(created) {}
+
+    std::string path_;
+    sys::Fd image_;
+    bool direct_;
+    bool created_;
+};
+
+} // namespace godwit::machine

@@ -1,0 +1,187 @@
+/// Disks that move to another place while the guest uses them.
+
+#include "base/log.h"
+#include "machine/devices/disk_move.h"
+#include "machine/machine_impl.h"
+#include "machine/resources.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+namespace godwit::machine {
+
+namespace {
+
+Result<std::size_t> index_of(const MachineSpec& spec, std::string_view disk) {
+    for (std::size_t i = 0; i < spec.disks.size(); ++i) {
+        if (disk_resource_name(i) == disk) {
+            return i;
+        }
+    }
+    return Error(ErrorCode::not_found,
+                 "the machine has no disk '" + std::string(disk.substr(0, 40)) + "'");
+}
+
+Status check(const DiskMoveRequest& request) {
+    if (request.scheme != "auto" && !block::parse_scheme(request.scheme).has_value()) {
+        return Error(ErrorCode::invalid_argument,
+                     "there is no scheme '" + request.scheme.substr(0, 40) +
+                         "': say auto, dbt, mirror, lr, slr, aio or tiered");
+    }
+    if (request.unsafe && request.scheme != name_of(block::Scheme::lr)) {
+        return Error(ErrorCode::invalid_argument,
+                     "only scheme lr can be unsafe: the others keep the source complete anyway");
+    }
+    if (!(request.gamma >= 0 && request.gamma <= 1)) {
+        return Error(ErrorCode::invalid_argument,
+                     "gamma must lie between 0 (the guest's speed) and 1 (wear)");
+    }
+    return ok();
+}
+
+/// Every image the machine has, by name.
+Result<std::vector<OwnImage>> images_of(const MachineSpec& spec, const Resources& resources) {
+    std::vector<OwnImage> images;
+    for (std::size_t i = 0; i < spec.disks.size(); ++i) {
+        std::string name = disk_resource_name(i);
+        const sys::Fd& image = GODWIT_TRY(find_resource(resources, name)).get();
+        images.push_back({.name = std::move(name), .image = &image});
+    }
+    return images;
+}
+
+} // namespace
+
+Result<std::uint64_t> Machine::start_disk_move(const DiskMoveRequest& request) {
+    Impl& m = *impl_;
+    GODWIT_TRY(check(request));
+    const std::size_t index = GODWIT_TRY(index_of(m.spec, request.disk));
+    if (!m.ready || m.ended) {
+        return Error(ErrorCode::conflict, "only a disk of a machine with a guest is moved");
+    }
+    const DiskSpec& spec = m.spec.disks[index];
+    DiskBackEnd& back_end = m.back_ends->disk(index);
+    if (back_end.move != nullptr) {
+        return Error(ErrorCode::conflict,
+                     request.disk + " is being moved to '" + back_end.move->destination_path() +
+                         "' already: wait for its end or cancel it");
+    }
+    if (spec.read_only) {
+        return Error(ErrorCode::unsupported,
+                     request.disk + " is attached for reading only, and such a disk is not moved: "
+                                    "copy its image");
+    }
+    const std::vector<OwnImage> own = GODWIT_TRY(images_of(m.spec, m.resources));
+    sys::EventLoop& loop = back_end.thread->loop();
+    block::BlockGeometry geometry;
+    loop.run_and_wait([&] { geometry = back_end.moving->geometry(); });
+    DiskDestination destination =
+        GODWIT_TRY(DiskDestination::open({.path = request.destination,
+                                          .bytes = geometry.bytes,
+                                          .logical_block_bytes = geometry.logical_block_bytes,
+                                          .direct = spec.direct,
+                                          .own = own}));
+    DiskMove::Args args{.index = index,
+                        .disk = *back_end.moving,
+                        .loop = loop,
+                        .clock = *back_end.clock,
+                        .events = m.events,
+                        .request = request,
+                        .spec_before = spec,
+                        .queue_depth = back_end.queue_depth,
+                        .source_wear = wear_weight_of(*own[index].image)};
+    Result<std::unique_ptr<DiskMove>> started(nullptr);
+    loop.run_and_wait([&] { started = DiskMove::start(std::move(args), destination); });
+    if (!started.has_value()) {
+        destination.remove();
+        return std::move(started.error());
+    }
+    back_end.move = std::move(*started);
+    log::info(
+        "disk_move_started",
+        {{"disk", request.disk}, {"destination", request.destination}, {"scheme", request.scheme}});
+    return back_end.move->state().id;
+}
+
+Status Machine::cancel_disk_move(std::string_view disk) {
+    Impl& m = *impl_;
+    const std::size_t index = GODWIT_TRY(index_of(m.spec, disk));
+    DiskMove* const move = m.back_ends == nullptr ? nullptr : m.back_ends->disk(index).move.get();
+    if (move == nullptr) {
+        return Error(ErrorCode::not_found, std::string(disk) + " is not being moved");
+    }
+    Status cancelled;
+    m.back_ends->disk_loop(index).run_and_wait([&] { cancelled = move->cancel(); });
+    return cancelled;
+}
+
+std::vector<Machine::DiskMoving> Machine::disks_moving() const {
+    std::vector<DiskMoving> moving;
+    const Impl& m = *impl_;
+    for (std::size_t i = 0; m.back_ends != nullptr && i < m.back_ends->disk_count(); ++i) {
+        if (const DiskMove* const move = m.back_ends->disk(i).move.get(); move != nullptr) {
+            moving.push_back({.disk = move->name(),
+                              .destination = move->destination_path(),
+                              .stuck = move->stranded(),
+                              .safe = move->state().safe});
+        }
+    }
+    return moving;
+}
+
+std::vector<std::string> Machine::settle_disk_moves() {
+    Impl& m = *impl_;
+    std::vector<std::string> settled;
+    m.last_moves.resize(m.spec.disks.size());
+    for (std::size_t i = 0; i < m.spec.disks.size(); ++i) {
+        DiskBackEnd& back_end = m.back_ends->disk(i);
+        if (back_end.move == nullptr || !back_end.move->over()) {
+            continue;
+        }
+        const DiskMoveState state = back_end.move->state();
+        m.last_moves[i] = to_json(state);
+        DiskDestination destination = back_end.move->take_destination();
+        if (state.report->outcome == block::MoveOutcome::moved) {
+            m.spec.disks[i] = back_end.move->spec();
+            const auto resource =
+                std::ranges::find(m.resources, disk_resource_name(i), &Resource::name);
+            resource->fd = std::move(destination).keep(); // Closes the old image and its lock.
+        } else {
+            destination.remove();
+        }
+        log::info("disk_move_ended",
+                  {{"disk", state.disk}, {"report", std::string_view(m.last_moves[i])}});
+        back_end.thread->loop().run_and_wait([&] { back_end.move.reset(); });
+        settled.push_back(state.disk);
+    }
+    return settled;
+}
+
+std::string Machine::disks_json() const {
+    using Json = nlohmann::json;
+    const Impl& m = *impl_;
+    Json list = Json::array();
+    for (std::size_t i = 0; i < m.spec.disks.size(); ++i) {
+        const DiskSpec& spec = m.spec.disks[i];
+        const DiskMove* const move =
+            m.back_ends == nullptr ? nullptr : m.back_ends->disk(i).move.get();
+        Json disk{{"disk", disk_resource_name(i)},
+                  {"path", spec.path},
+                  {"read_only", spec.read_only},
+                  {"direct", spec.direct},
+                  {"bytes", m.devices == nullptr ? 0 : m.devices->disk_bytes(i)},
+                  {"move", nullptr},
+                  {"last_move", nullptr}};
+        if (move != nullptr) {
+            disk["move"] = Json::parse(to_json(move->state()));
+        }
+        if (i < m.last_moves.size() && !m.last_moves[i].empty()) {
+            disk["last_move"] = Json::parse(m.last_moves[i]);
+        }
+        list.push_back(std::move(disk));
+    }
+    return list.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+} // namespace godwit::machine

@@ -1,0 +1,129 @@
+/// Moves of the machine's disks. They do not take the job's place: the machine can be paused,
+/// stopped and asked meanwhile, but not saved or handed over.
+
+#include "base/log.h"
+#include "vmm/service.h"
+
+#include <algorithm>
+
+namespace godwit::vmm {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t path_bytes_max = 4095; // PATH_MAX
+
+Result<machine::DiskMoveRequest> read_request(const json& params) {
+    machine::DiskMoveRequest request;
+    const std::pair<const char*, std::string*> texts[] = {{"disk", &request.disk},
+                                                          {"destination", &request.destination},
+                                                          {"scheme", &request.scheme}};
+    for (const auto& [key, text] : texts) {
+        if (!params.contains(key) || !params[key].is_string() ||
+            params[key].get_ref<const std::string&>().size() > path_bytes_max) {
+            return Error(ErrorCode::invalid_argument,
+                         std::string("the parameter \"") + key + "\" must be a text");
+        }
+        *text = params[key].get<std::string>();
+    }
+    const json limit = params.value("limit_bytes_per_second", json(0U));
+    const json gamma = params.value("gamma", json(request.gamma));
+    const json unsafe = params.value("unsafe", json(false));
+    if (!limit.is_number_unsigned() || !gamma.is_number() || !unsafe.is_boolean()) {
+        return Error(ErrorCode::invalid_argument,
+                     "\"limit_bytes_per_second\" and \"gamma\" must be numbers not below 0, "
+                     "\"unsafe\" true or false");
+    }
+    request.limit_bytes_per_second = limit.get<std::uint64_t>();
+    request.gamma = gamma.get<double>();
+    request.unsafe = unsafe.get<bool>();
+    return request;
+}
+
+} // namespace
+
+Result<json> Service::start_disk_move(const json& params) {
+    GODWIT_TRY(check_owner());
+    if (confined_ || ending_ || reboot_pending_) {
+        return Error(ErrorCode::busy, "the machine is being handed over, rebooted or ended");
+    }
+    const machine::DiskMoveRequest request = GODWIT_TRY(read_request(params));
+    GODWIT_TRY(document_.ensure(machine_->spec()));
+    const std::uint64_t id = GODWIT_TRY(machine_->start_disk_move(request));
+    control_->broadcast({{"event", "disk_move"},
+                         {"disk", request.disk},
+                         {"state", "started"},
+                         {"destination", request.destination}});
+    return json{{"id", id}};
+}
+
+Status Service::cancel_disk_move(const json& params) {
+    if (!machine_ || !params.contains("disk") || !params["disk"].is_string()) {
+        return Error(ErrorCode::invalid_argument, "the parameter \"disk\" must be a text");
+    }
+    return machine_->cancel_disk_move(params["disk"].get<std::string>());
+}
+
+/// Of all disks without the reasons for a choice, so that it fits into a packet.
+json Service::disks_json(const json& params) const {
+    json all = machine_ ? json::parse(machine_->disks_json(), nullptr, false) : json::array();
+    const json wanted = params.value("disk", json());
+    json told = json::array();
+    for (json& disk : all) {
+        if (!wanted.is_null() && disk["disk"] != wanted) {
+            continue;
+        }
+        for (const char* move : {"move", "last_move"}) {
+            if (wanted.is_null() && disk[move].is_object()) {
+                disk[move].erase("choice");
+            }
+        }
+        told.push_back(std::move(disk));
+    }
+    return {{"disks", std::move(told)}};
+}
+
+bool Service::disks_move() const {
+    return machine_ && !machine_->disks_moving().empty();
+}
+
+/// Every disk goes back to where it was, as soon as it can.
+void Service::cancel_disk_moves() {
+    for (const machine::Machine::DiskMoving& move : machine_->disks_moving()) {
+        // One that is at its end already ends as well.
+        discard(machine_->cancel_disk_move(move.disk), "it is over already");
+    }
+}
+
+/// What ended moves have changed; between jobs, which may be reading it.
+void Service::take_over_disks() {
+    if (role_ != Role::owner || !machine_) {
+        return;
+    }
+    for (const std::string& disk : machine_->settle_disk_moves()) {
+        control_->broadcast({{"event", "disk_move"}, {"disk", disk}, {"state", "ended"}});
+    }
+}
+
+/// On the loop's thread, when a move has ended or got stuck.
+void Service::settle_disk_moves() {
+    if (!machine_ || !job_name_.empty()) {
+        return; // job_done() comes here.
+    }
+    take_over_disks();
+    const auto moving = machine_->disks_moving();
+    for (const machine::Machine::DiskMoving& move : moving) {
+        if (move.stuck) {
+            control_->broadcast(
+                {{"event", "disk_move"}, {"disk", move.disk}, {"state", "stranded"}});
+        }
+    }
+    if (ending_ && std::ranges::all_of(moving, &machine::Machine::DiskMoving::stuck)) {
+        finish();
+    } else if (moving.empty() && role_ == Role::owner && std::exchange(reboot_pending_, false)) {
+        guest_stopped(machine::StopReason::rebooted, "while a disk was moving");
+    }
+}
+
+} // namespace godwit::vmm
