@@ -46,13 +46,11 @@ Result<std::unique_ptr<ExportedDisk>> ExportedDisk::open(const DiskOptions& opti
                                                          const sys::Clock& clock) {
     sys::Fd image = GODWIT_TRY(open_when_free(options, clock));
     auto thread = GODWIT_TRY(sys::IoThread::create("disk"));
-    std::unique_ptr<ExportedDisk> made(
-        new ExportedDisk(options.path, std::move(thread), clock));
+    std::unique_ptr<ExportedDisk> made(new ExportedDisk(options.path, std::move(thread), clock));
     const auto start = [&]() -> Status {
         auto file = GODWIT_TRY(
             block::FileDevice::create(std::move(image), made->loop(), {.name = options.path}));
-        made->disk_ =
-            GODWIT_TRY(block::MovingDevice::create(std::move(file), made->alarms_));
+        made->disk_ = GODWIT_TRY(block::MovingDevice::create(std::move(file), made->alarms_));
         made->geometry_ = made->disk_->geometry();
         return ok();
     };

@@ -56,9 +56,8 @@ receive_with_fds(const Fd& socket, std::span<std::byte> out, std::vector<Fd>& fd
     return static_cast<std::size_t>(received);
 }
 
-Status send_with_fds(const Fd& socket,
-                     std::span<const std::byte> data,
-                     std::span<const Fd* const> fds) {
+Status
+send_with_fds(const Fd& socket, std::span<const std::byte> data, std::span<const Fd* const> fds) {
     if (fds.size() > stream_fds_max || data.empty()) {
         return Error(ErrorCode::invalid_argument, "no message to send, or too many descriptors");
     }

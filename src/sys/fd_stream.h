@@ -21,9 +21,8 @@ inline constexpr std::size_t stream_fds_max = 64;
 receive_with_fds(const Fd& socket, std::span<std::byte> out, std::vector<Fd>& fds);
 
 /// Sends all of `data`, and `fds` (borrowed) with its first byte. Waits on a blocking socket.
-[[nodiscard]] Status send_with_fds(const Fd& socket,
-                                   std::span<const std::byte> data,
-                                   std::span<const Fd* const> fds);
+[[nodiscard]] Status
+send_with_fds(const Fd& socket, std::span<const std::byte> data, std::span<const Fd* const> fds);
 
 /// Waits until `fd` can be read or has hung up; cancelled as soon as `cancel` is readable.
 [[nodiscard]] Status wait_readable(const Fd& fd, const Fd& cancel);

@@ -26,7 +26,7 @@ struct Slot {
 static_assert(std::atomic<std::uintptr_t>::is_always_lock_free);
 
 std::array<Slot, peer_mappings_max> slots;
-struct sigaction before_us {};
+struct sigaction before_us{};
 
 /// Only system calls and lock-free atomics: it runs on whichever thread touched the memory.
 void on_bus_error(int /*signal*/, siginfo_t* info, void* /*context*/) {
@@ -57,7 +57,7 @@ void on_bus_error(int /*signal*/, siginfo_t* info, void* /*context*/) {
 
 Status install_handler() {
     static const int failed = [] {
-        struct sigaction action {};
+        struct sigaction action{};
         action.sa_sigaction = on_bus_error;
         action.sa_flags = SA_SIGINFO | SA_NODEFER;
         sigemptyset(&action.sa_mask);

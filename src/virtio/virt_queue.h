@@ -70,6 +70,8 @@ class VirtQueue {
     /// ended is popped first, again; the index where the queue goes on follows from it. Before
     /// anything else.
     void keep_record(InflightRing record);
+    /// Chains that wait to be popped again.
+    [[nodiscard]] std::size_t left_over() const noexcept { return again_.size(); }
 
     /// The next chain the driver offers, into `chain`; false if there is none. An error leaves the
     /// queue as it was; the device stops serving it.
@@ -117,7 +119,7 @@ class VirtQueue {
     Features features_;
     std::uint32_t outstanding_ = 0;
     std::optional<InflightRing> record_;
-    std::vector<std::uint16_t> again_; ///< Heads to be popped again, the next one last.
+    std::vector<std::uint16_t> again_;          ///< Heads to be popped again, the next one last.
     std::optional<std::uint16_t> popped_again_; ///< The last pop was of that kind.
     std::uint16_t last_popped_ = 0;             ///< Head of the last pop.
     std::uint16_t signalled_used_ = 0; ///< next_used when an interrupt was last considered.

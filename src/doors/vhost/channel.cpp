@@ -24,9 +24,8 @@ Result<sys::Fd> Message::take_fd() {
     return fd;
 }
 
-Status Channel::fill(std::span<std::byte> out,
-                     std::vector<sys::Fd>& fds,
-                     const sys::Fd& cancel) const {
+Status
+Channel::fill(std::span<std::byte> out, std::vector<sys::Fd>& fds, const sys::Fd& cancel) const {
     while (!out.empty()) {
         GODWIT_TRY(sys::wait_readable(socket_, cancel));
         out = out.subspan(GODWIT_TRY(sys::receive_with_fds(socket_, out, fds)));
@@ -39,8 +38,7 @@ Status Channel::fill(std::span<std::byte> out,
 
 Result<Message> Channel::receive(const sys::Fd& cancel) const {
     Message message;
-    GODWIT_TRY(
-        fill(std::as_writable_bytes(std::span(&message.header, 1)), message.fds, cancel));
+    GODWIT_TRY(fill(std::as_writable_bytes(std::span(&message.header, 1)), message.fds, cancel));
     const Header& header = message.header;
     if ((header.flags & flag_version_mask) != flag_version || (header.flags & flag_reply) != 0) {
         return Error(ErrorCode::corrupt,

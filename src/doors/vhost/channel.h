@@ -60,9 +60,8 @@ class Channel {
     }
 
   private:
-    [[nodiscard]] Status fill(std::span<std::byte> out,
-                              std::vector<sys::Fd>& fds,
-                              const sys::Fd& cancel) const;
+    [[nodiscard]] Status
+    fill(std::span<std::byte> out, std::vector<sys::Fd>& fds, const sys::Fd& cancel) const;
     sys::Fd socket_;
 };
 

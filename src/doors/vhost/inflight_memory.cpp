@@ -23,11 +23,11 @@ Status check(const InflightDescription& description) {
 
 Result<InflightMemory::Created> InflightMemory::create(std::uint16_t queues,
                                                        std::uint16_t queue_size) {
-    const InflightDescription description{
-        .bytes = virtio::InflightRing::bytes_for(queue_size) * queues,
-        .offset = 0,
-        .queues = queues,
-        .queue_size = queue_size};
+    const InflightDescription description{.bytes =
+                                              virtio::InflightRing::bytes_for(queue_size) * queues,
+                                          .offset = 0,
+                                          .queues = queues,
+                                          .queue_size = queue_size};
     GODWIT_TRY(check(description));
     sys::Fd object = GODWIT_TRY(sys::create_memfd("godwit-inflight", description.bytes));
     return Created{.object = std::move(object), .description = description};

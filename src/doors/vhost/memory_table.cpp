@@ -37,8 +37,8 @@ Status MemoryTable::add(const MemoryRegion& region, const sys::Fd& object) {
                              std::to_string(region.guest_address));
         }
     }
-    sys::PeerMapping mapping = GODWIT_TRY(sys::PeerMapping::create(
-        object, {.offset = region.mapping_offset, .bytes = region.bytes}));
+    sys::PeerMapping mapping = GODWIT_TRY(
+        sys::PeerMapping::create(object, {.offset = region.mapping_offset, .bytes = region.bytes}));
     slots_.push_back({region, std::make_shared<sys::PeerMapping>(std::move(mapping))});
     return ok();
 }
@@ -46,8 +46,7 @@ Status MemoryTable::add(const MemoryRegion& region, const sys::Fd& object) {
 Status MemoryTable::remove(const MemoryRegion& region) {
     const auto found = std::find_if(slots_.begin(), slots_.end(), [&](const Slot& slot) {
         return slot.region.guest_address == region.guest_address &&
-               slot.region.user_address == region.user_address &&
-               slot.region.bytes == region.bytes;
+               slot.region.user_address == region.user_address && slot.region.bytes == region.bytes;
     });
     if (found == slots_.end()) {
         return Error(ErrorCode::not_found,
@@ -63,8 +62,7 @@ Result<std::shared_ptr<memory::GuestMemory>> MemoryTable::memory() const {
     std::vector<memory::GuestMemory::Part> parts;
     for (const Slot& slot : slots_) {
         kept->push_back(slot.mapping);
-        parts.push_back(
-            {.start = Gpa{slot.region.guest_address}, .bytes = slot.mapping->bytes()});
+        parts.push_back({.start = Gpa{slot.region.guest_address}, .bytes = slot.mapping->bytes()});
     }
     return memory::GuestMemory::assemble(parts, std::move(kept));
 }

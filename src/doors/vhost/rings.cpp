@@ -57,8 +57,8 @@ Result<virtio::VirtQueue> Rings::open(std::uint16_t index,
         .next_used = 0};
     // The driver knows how far we got from the index in its memory, and so do we.
     constexpr std::uint64_t index_offset = 2;
-    state.next_used = GODWIT_TRY(
-        memory->load<std::uint16_t>(Gpa{state.device_area.value + index_offset}));
+    state.next_used =
+        GODWIT_TRY(memory->load<std::uint16_t>(Gpa{state.device_area.value + index_offset}));
     virtio::VirtQueue queue = GODWIT_TRY(virtio::VirtQueue::create(
         memory,
         state,
@@ -66,6 +66,10 @@ Result<virtio::VirtQueue> Rings::open(std::uint16_t index,
          .indirect = (surroundings.features & virtio::feature_indirect_descriptors) != 0}));
     if (surroundings.inflight != nullptr) {
         queue.keep_record(GODWIT_TRY(surroundings.inflight->ring(index, ring.size)));
+        if (queue.left_over() > 0) {
+            log::info("requests_taken_up_again",
+                      {{"ring", index}, {"requests", queue.left_over()}});
+        }
     }
     return queue;
 }

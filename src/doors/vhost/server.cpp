@@ -14,10 +14,8 @@ constexpr std::uint32_t accept_failures_max = 16;
 Result<std::unique_ptr<Server>> Server::create(const std::string& path,
                                                virtio::VirtioDevice& device) {
     sys::EventFd stopping = GODWIT_TRY(sys::EventFd::create());
-    sys::Listener listener =
-        GODWIT_TRY(sys::Listener::create(path, sys::SocketKind::stream, 0660));
-    return std::unique_ptr<Server>(
-        new Server(std::move(listener), std::move(stopping), device));
+    sys::Listener listener = GODWIT_TRY(sys::Listener::create(path, sys::SocketKind::stream, 0660));
+    return std::unique_ptr<Server>(new Server(std::move(listener), std::move(stopping), device));
 }
 
 Status Server::run() {

@@ -74,10 +74,9 @@ Status Session::handle(Message message) {
         return Error(ErrorCode::unsupported,
                      "message " + std::to_string(message.header.request) + " is not known");
     }
-    GODWIT_TRY(rings_.run(
-        {.features = features_,
-         .memory = memory_,
-         .inflight = inflight_.has_value() ? &*inflight_ : nullptr}));
+    GODWIT_TRY(rings_.run({.features = features_,
+                           .memory = memory_,
+                           .inflight = inflight_.has_value() ? &*inflight_ : nullptr}));
     return acknowledge(message);
 }
 
@@ -156,9 +155,8 @@ Status Session::set_table(Message& message) {
     memory_.clear();
     for (std::uint32_t i = 0; i < head.regions; ++i) {
         MemoryRegion region;
-        std::memcpy(&region,
-                    message.payload.data() + sizeof(head) + i * sizeof(region),
-                    sizeof(region));
+        std::memcpy(
+            &region, message.payload.data() + sizeof(head) + i * sizeof(region), sizeof(region));
         GODWIT_TRY(memory_.add(region, message.fds[i]));
     }
     return ok();
@@ -207,7 +205,8 @@ Status Session::change_ring_fd(Message& message) {
         return rings_.set_error(index, std::move(event));
     default:
         if (!event.has_value()) {
-            return Error(ErrorCode::unsupported, "a ring without a doorbell would have to be polled");
+            return Error(ErrorCode::unsupported,
+                         "a ring without a doorbell would have to be polled");
         }
         return rings_.start(index, std::move(*event));
     }

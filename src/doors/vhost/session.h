@@ -49,7 +49,7 @@ class Session {
     std::uint64_t features_ = 0;
     std::uint64_t protocol_features_ = 0;
     bool answered_ = false; ///< The message at hand has its reply.
-    Rings rings_; ///< Last: it rests before memory goes.
+    Rings rings_;           ///< Last: it rests before memory goes.
 };
 
 } // namespace godwit::doors::vhost
