@@ -2,6 +2,9 @@
 
 #include "block/file_device.h"
 #include "block/image.h"
+#include "memory/data_runs.h"
+
+#include <algorithm>
 
 namespace godwit::doors {
 
@@ -62,6 +65,36 @@ Result<std::unique_ptr<ExportedDisk>> ExportedDisk::open(const DiskOptions& opti
 
 ExportedDisk::~ExportedDisk() {
     loop().run_and_wait([this] { disk_.reset(); });
+}
+
+std::vector<ExportedDisk::Extent>
+ExportedDisk::extents(std::uint64_t offset, std::uint64_t bytes, std::size_t count) {
+    const auto* const file = dynamic_cast<const block::FileDevice*>(&disk_->current());
+    if (disk_->moving() || file == nullptr) {
+        return {{.bytes = bytes, .hole = false}};
+    }
+    std::vector<Extent> found;
+    const std::uint64_t block = disk_->geometry().logical_block_bytes;
+    const std::uint64_t end = offset + bytes;
+    while (offset < end && found.size() < count) {
+        const auto run = memory::next_data(file->image(), offset, end);
+        if (!run.has_value()) {
+            found.push_back({.bytes = end - offset, .hole = false});
+            break;
+        }
+        // Whole blocks, and what is data in part is data.
+        const bool data_left = run->start < run->end;
+        const std::uint64_t start = data_left ? run->start / block * block : end;
+        if (start > offset) {
+            found.push_back({.bytes = start - offset, .hole = true});
+            offset = start;
+        } else {
+            const std::uint64_t stop = std::min(round_up(run->end, block), end);
+            found.push_back({.bytes = stop - offset, .hole = false});
+            offset = stop;
+        }
+    }
+    return found;
 }
 
 std::unique_ptr<block::BlockDevice> ExportedDisk::view() {

@@ -14,6 +14,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace godwit::doors {
 
@@ -42,6 +43,16 @@ class ExportedDisk {
     [[nodiscard]] const block::BlockGeometry& geometry() const noexcept { return geometry_; }
     /// The same disk for one more user, who keeps the order of what he submits himself.
     [[nodiscard]] std::unique_ptr<block::BlockDevice> view();
+    /// Where a part of the image holds data, and where a hole that reads as zeros.
+    struct Extent {
+        std::uint64_t bytes = 0;
+        bool hole = false;
+    };
+    /// The extents from `offset` on, at most `count`, together at most `bytes` long and at least
+    /// one. All is data while the disk moves, and where the file system cannot tell. On the loop's
+    /// thread.
+    [[nodiscard]] std::vector<Extent>
+    extents(std::uint64_t offset, std::uint64_t bytes, std::size_t count);
     /// On the loop's thread only: where a move of the disk begins.
     [[nodiscard]] block::MovingDevice& disk() noexcept { return *disk_; }
 
