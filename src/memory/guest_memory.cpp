@@ -63,6 +63,35 @@ Result<std::shared_ptr<GuestMemory>> GuestMemory::map(const RamBacking& backing,
     return memory;
 }
 
+Result<std::shared_ptr<GuestMemory>> GuestMemory::assemble(const std::vector<Part>& parts,
+                                                           std::shared_ptr<const void> keep) {
+    std::shared_ptr<GuestMemory> memory(new GuestMemory());
+    memory->keep_ = std::move(keep);
+    for (const Part& part : parts) {
+        const std::uint64_t bytes = part.bytes.size();
+        const std::uint64_t first = part.start.value;
+        if (bytes == 0 || first % page_size != 0 ||
+            reinterpret_cast<std::uintptr_t>(part.bytes.data()) % page_size != 0 ||
+            bytes > ram_bytes_max - memory->ram_bytes_ || first + bytes < first) {
+            return Error(ErrorCode::invalid_argument,
+                         "no RAM can lie at guest address " + std::to_string(first) + " +" +
+                             std::to_string(bytes) + " bytes");
+        }
+        for (const Region& other : memory->regions_) {
+            const std::uint64_t start = other.ram.start.value;
+            if (first < start + other.ram.bytes && start < first + bytes) {
+                return Error(ErrorCode::invalid_argument,
+                             "two regions of guest memory overlap at " + std::to_string(first));
+            }
+        }
+        memory->regions_.push_back(
+            {.ram = {.start = part.start, .bytes = bytes, .offset = memory->ram_bytes_},
+             .host = part.bytes.data()});
+        memory->ram_bytes_ += round_up(bytes, page_size);
+    }
+    return memory;
+}
+
 void GuestMemory::advise(RamKind kind) const {
     if (kind == RamKind::memfd || kind == RamKind::pool) {
         discard(mapping_.advise(MADV_HUGEPAGE), "a kernel without huge pages serves small ones");

@@ -36,6 +36,16 @@ class GuestMemory {
     [[nodiscard]] static Result<std::shared_ptr<GuestMemory>> map(const RamBacking& backing,
                                                                   sys::MapMode mode);
 
+    /// A run of a guest's RAM that lies somewhere in this process already.
+    struct Part {
+        Gpa start; ///< A multiple of 4096, as is the address of `bytes`.
+        std::span<std::byte> bytes;
+    };
+    /// Memory of a guest that another process runs, of parts in any order that do not overlap.
+    /// `keep` holds their mappings for the life of the object.
+    [[nodiscard]] static Result<std::shared_ptr<GuestMemory>>
+    assemble(const std::vector<Part>& parts, std::shared_ptr<const void> keep);
+
     /// From now on RAM may be written: maps `backing`, the same object with all rights, in place.
     [[nodiscard]] Status grant(const RamBacking& backing);
 
@@ -88,6 +98,7 @@ class GuestMemory {
     [[nodiscard]] const Region* region_of(Gpa start, std::uint64_t bytes) const noexcept;
 
     sys::MappedRegion mapping_;
+    std::shared_ptr<const void> keep_; ///< In place of mapping_, if assembled.
     sys::MapMode mode_ = sys::MapMode::shared;
     std::vector<Region> regions_;
     std::uint64_t ram_bytes_ = 0;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 
@@ -164,6 +165,21 @@ Result<EventFd> EventFd::create() {
     if (!fd.valid()) {
         return Error::from_errno(errno, "create an eventfd");
     }
+    return EventFd(std::move(fd));
+}
+
+Result<EventFd> EventFd::adopt(Fd fd) {
+    std::array<char, 64> target{};
+    const std::string link = "/proc/self/fd/" + std::to_string(fd.raw());
+    const ssize_t length = ::readlink(link.c_str(), target.data(), target.size());
+    if (length < 0) {
+        return Error::from_errno(errno, "look at a descriptor");
+    }
+    if (std::string_view(target.data(), static_cast<std::size_t>(length)) !=
+        "anon_inode:[eventfd]") {
+        return Error(ErrorCode::invalid_argument, "a descriptor is no eventfd");
+    }
+    GODWIT_TRY(set_nonblocking(fd));
     return EventFd(std::move(fd));
 }
 

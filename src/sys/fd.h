@@ -69,8 +69,11 @@ pwrite_all(const Fd& fd, std::span<const std::byte> data, std::uint64_t offset);
 class EventFd {
   public:
     [[nodiscard]] static Result<EventFd> create();
-    /// Wraps a descriptor received from a peer.
+    /// Wraps a descriptor received from a peer that is trusted.
     explicit EventFd(Fd fd) noexcept : fd_(std::move(fd)) {}
+    /// Wraps a descriptor of a peer that is not: invalid_argument if it is no eventfd. Made
+    /// non-blocking, so that nobody can hold us with a full counter.
+    [[nodiscard]] static Result<EventFd> adopt(Fd fd);
     /// Adds one. Safe from any thread and from signal handlers.
     void signal() const noexcept;
     /// Takes the counter back to zero; true if it was not zero.

@@ -44,6 +44,20 @@ Result<std::size_t> write_some(const Fd& fd, std::span<const std::byte> data) {
     return static_cast<std::size_t>(done);
 }
 
+Result<std::size_t> send_gathered(const Fd& socket, std::span<iovec> pieces) {
+    msghdr header{};
+    header.msg_iov = pieces.data();
+    header.msg_iovlen = pieces.size();
+    ssize_t done = 0;
+    do {
+        done = ::sendmsg(socket.raw(), &header, MSG_NOSIGNAL);
+    } while (done < 0 && errno == EINTR);
+    if (done < 0) {
+        return Error::from_errno(errno, "send");
+    }
+    return static_cast<std::size_t>(done);
+}
+
 Result<bool> wait_ready(const Fd& fd, Direction direction, std::chrono::milliseconds timeout) {
     pollfd waiting{.fd = fd.raw(),
                    .events = static_cast<short>(direction == Direction::input ? POLLIN : POLLOUT),

@@ -6,6 +6,8 @@
 #include "base/result.h"
 #include "sys/fd.h"
 
+#include <sys/uio.h>
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -25,6 +27,9 @@ struct Pipe {
 /// Writes what fits: busy when a non-blocking descriptor takes nothing. Never raises SIGPIPE on a
 /// socket; elsewhere the process has to ignore it.
 [[nodiscard]] Result<std::size_t> write_some(const Fd& fd, std::span<const std::byte> data);
+
+/// The same for pieces of memory in a row, on a socket.
+[[nodiscard]] Result<std::size_t> send_gathered(const Fd& socket, std::span<iovec> pieces);
 
 enum class Direction : std::uint8_t { input, output };
 /// Waits until `fd` can be read or written (or has hung up): true, or false after `timeout`

@@ -148,12 +148,35 @@ Result<VirtQueue> VirtQueue::create(std::shared_ptr<memory::GuestMemory> memory,
     return queue;
 }
 
+void VirtQueue::keep_record(InflightRing record) {
+    record_ = std::move(record);
+    std::optional<std::vector<std::uint16_t>> unfinished = record_->recover(state_.next_used);
+    if (!unfinished.has_value()) {
+        return;
+    }
+    again_.assign(unfinished->rbegin(), unfinished->rend());
+    // Chains are taken in the order of the ring: those given back, and those still out.
+    state_.next_available = static_cast<std::uint16_t>(state_.next_used + again_.size());
+}
+
 bool VirtQueue::has_available() const noexcept {
+    if (!again_.empty()) {
+        return true;
+    }
     // Acquire: pairs with the driver's release of the index after it filled ring and descriptors.
     return field(available_, index_offset).load(std::memory_order_acquire) != state_.next_available;
 }
 
 Result<bool> VirtQueue::pop(Chain& chain) {
+    popped_again_.reset();
+    if (!again_.empty()) {
+        chain.head = again_.back();
+        GODWIT_TRY(gather(chain));
+        again_.pop_back();
+        popped_again_ = chain.head;
+        ++outstanding_;
+        return true;
+    }
     // Acquire: pairs with the driver's release of the index after it filled ring and descriptors.
     const std::uint16_t offered = field(available_, index_offset).load(std::memory_order_acquire);
     const auto waiting = static_cast<std::uint16_t>(offered - state_.next_available);
@@ -170,6 +193,10 @@ Result<bool> VirtQueue::pop(Chain& chain) {
     chain.head = field(available_, ring_offset + slot * sizeof(std::uint16_t))
                      .load(std::memory_order_relaxed);
     GODWIT_TRY(gather(chain));
+    if (record_.has_value()) {
+        record_->begin(chain.head);
+    }
+    last_popped_ = chain.head;
     ++state_.next_available;
     ++outstanding_;
     return true;
@@ -264,16 +291,30 @@ Status VirtQueue::add_segment(Chain& chain, Gpa start, std::uint32_t bytes, bool
 
 void VirtQueue::undo_pop() noexcept {
     GODWIT_ASSERT(outstanding_ > 0);
-    --state_.next_available;
     --outstanding_;
+    if (popped_again_.has_value()) {
+        again_.push_back(*popped_again_);
+        return;
+    }
+    if (record_.has_value()) {
+        record_->revoke(last_popped_);
+    }
+    --state_.next_available;
 }
 
 void VirtQueue::push(const Chain& chain, std::uint64_t written) {
+    if (record_.has_value()) {
+        record_->prepare_end(chain.head);
+    }
     fill_used(chain, written);
     publish_used();
+    if (record_.has_value()) {
+        record_->end(chain.head, state_.next_used);
+    }
 }
 
 void VirtQueue::push_together(std::span<const Completion> completions) {
+    GODWIT_ASSERT(!record_.has_value()); // a record knows batches of one only
     for (const Completion& completion : completions) {
         fill_used(*completion.chain, completion.written);
     }

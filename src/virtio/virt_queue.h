@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "memory/guest_memory.h"
+#include "virtio/inflight_ring.h"
 
 #include <sys/uio.h>
 
@@ -65,6 +66,13 @@ class VirtQueue {
     [[nodiscard]] static Result<VirtQueue>
     create(std::shared_ptr<memory::GuestMemory> memory, const QueueState& state, Features features);
 
+    /// From now on `record` knows what was popped and not pushed. What it holds from a process that
+    /// ended is popped first, again; the index where the queue goes on follows from it. Before
+    /// anything else.
+    void keep_record(InflightRing record);
+    /// Chains that wait to be popped again.
+    [[nodiscard]] std::size_t left_over() const noexcept { return again_.size(); }
+
     /// The next chain the driver offers, into `chain`; false if there is none. An error leaves the
     /// queue as it was; the device stops serving it.
     [[nodiscard]] Result<bool> pop(Chain& chain);
@@ -110,6 +118,10 @@ class VirtQueue {
     QueueState state_;
     Features features_;
     std::uint32_t outstanding_ = 0;
+    std::optional<InflightRing> record_;
+    std::vector<std::uint16_t> again_;          ///< Heads to be popped again, the next one last.
+    std::optional<std::uint16_t> popped_again_; ///< The last pop was of that kind.
+    std::uint16_t last_popped_ = 0;             ///< Head of the last pop.
     std::uint16_t signalled_used_ = 0; ///< next_used when an interrupt was last considered.
     // The three areas as this process sees them; valid as long as memory_ lives.
     const std::byte* descriptors_ = nullptr;

@@ -1,0 +1,73 @@
+#include "doors/vhost/channel.h"
+
+#include "sys/fd_stream.h"
+
+#include <string>
+
+namespace godwit::doors::vhost {
+
+Error Message::wrong_length(std::size_t expected) const {
+    return Error(ErrorCode::corrupt,
+                 "message " + std::to_string(header.request) + " is " +
+                     std::to_string(payload.size()) + " bytes long, not " +
+                     std::to_string(expected));
+}
+
+Result<sys::Fd> Message::take_fd() {
+    if (fds.size() != 1) {
+        return Error(ErrorCode::corrupt,
+                     "message " + std::to_string(header.request) + " came with " +
+                         std::to_string(fds.size()) + " descriptors, not 1");
+    }
+    sys::Fd fd = std::move(fds.front());
+    fds.clear();
+    return fd;
+}
+
+Status
+Channel::fill(std::span<std::byte> out, std::vector<sys::Fd>& fds, const sys::Fd& cancel) const {
+    while (!out.empty()) {
+        GODWIT_TRY(sys::wait_readable(socket_, cancel));
+        out = out.subspan(GODWIT_TRY(sys::receive_with_fds(socket_, out, fds)));
+        if (fds.size() > message_fds_max) {
+            return Error(ErrorCode::corrupt, "a message with too many descriptors");
+        }
+    }
+    return ok();
+}
+
+Result<Message> Channel::receive(const sys::Fd& cancel) const {
+    Message message;
+    GODWIT_TRY(fill(std::as_writable_bytes(std::span(&message.header, 1)), message.fds, cancel));
+    const Header& header = message.header;
+    if ((header.flags & flag_version_mask) != flag_version || (header.flags & flag_reply) != 0) {
+        return Error(ErrorCode::corrupt,
+                     "message " + std::to_string(header.request) + " with flags " +
+                         std::to_string(header.flags));
+    }
+    if (header.bytes > payload_bytes_max) {
+        return Error(ErrorCode::corrupt,
+                     "message " + std::to_string(header.request) + " of " +
+                         std::to_string(header.bytes) + " bytes");
+    }
+    message.payload.resize(header.bytes);
+    GODWIT_TRY(fill(message.payload, message.fds, cancel));
+    return message;
+}
+
+Status Channel::reply(const Message& message,
+                      std::span<const std::byte> payload,
+                      const sys::Fd* fd) const {
+    const Header header{.request = message.header.request,
+                        .flags = flag_version | flag_reply,
+                        .bytes = static_cast<std::uint32_t>(payload.size())};
+    std::vector<std::byte> bytes(sizeof(header) + payload.size());
+    std::memcpy(bytes.data(), &header, sizeof(header));
+    if (!payload.empty()) {
+        std::memcpy(bytes.data() + sizeof(header), payload.data(), payload.size());
+    }
+    const sys::Fd* const fds[] = {fd};
+    return sys::send_with_fds(socket_, bytes, std::span(fds).first(fd == nullptr ? 0 : 1));
+}
+
+} // namespace godwit::doors::vhost

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""A stock guest under QEMU on the disk of godwit-blk: load that verifies itself, ext4, and a server that is killed.
+
+usage: test_blk_door.py DIRECTORY-OF-PROGRAMS
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from qemu_guest import ROOT, Guest
+
+PROGRAMS = Path(sys.argv.pop(1))
+DISK_BYTES = 256 << 20
+BOOT_AND_WORK_S = 150
+
+EXT4 = """
+/tools/mke2fs -q -t ext4 /dev/vda && mkdir /disk && mount -t ext4 /dev/vda /disk || exit 1
+for i in 1 2 3; do mkdir /disk/$i && cp -r /lib /disk/$i/ || exit 1; done
+rm -r /disk/2
+fstrim /disk || exit 1
+umount /disk && mount -t ext4 /dev/vda /disk || exit 1
+for i in 1 3; do diff -r /lib /disk/$i/lib || exit 1; done
+umount /disk && /tools/e2fsck -fn /dev/vda && echo FSCK-IS-CLEAN
+"""
+
+VERIFY = """
+fio --name=v --filename=/dev/vda --rw=randwrite --bsrange=4k-32k --iodepth=16 --ioengine=libaio \
+    --direct=1 --size={size} --fdatasync=64 --verify=crc32c --verify_fatal=1 --numjobs=1 --minimal > /tmp/fio \
+    && echo FIO-VERIFIED
+"""
+
+
+class Server:
+    """godwit-blk with one image; its log is kept."""
+
+    def __init__(self, folder, *flags):
+        self.image, self.socket, self.flags = folder / "disk.raw", folder / "blk.sock", flags
+        self.log_path = folder / "log"
+        with open(self.image, "wb") as image:
+            image.truncate(DISK_BYTES)
+        self.process = None
+
+    def start(self):
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [PROGRAMS / "godwit-blk", "serve", "--json", "--vhost-user-blk", self.socket, *self.flags, self.image],
+                stdout=subprocess.PIPE, stderr=log)
+        ready = json.loads(self.process.stdout.readline() or "{}")
+        assert ready.get("ok") and ready["bytes"] == DISK_BYTES, f"{ready}: {self.log_path.read_text()}"
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=20)
+        self.process.stdout.close()
+        return code
+
+    def written_bytes(self):
+        text = Path(f"/proc/{self.process.pid}/io").read_text()
+        return int(dict(line.split(": ") for line in text.splitlines())["write_bytes"])
+
+    def events(self, name):
+        return [record for line in self.log_path.read_text().splitlines()
+                if (record := json.loads(line))["event"] == name]
+
+    def device(self):
+        return ["-chardev", f"socket,id=blk,path={self.socket},reconnect=1",
+                "-device", "vhost-user-blk-pci,chardev=blk"]
+
+
+class BlkDoor(unittest.TestCase):
+    def setUp(self):
+        # On a disk, not in memory: writes take their time there, so that some are always in flight.
+        self.folder = tempfile.TemporaryDirectory(dir=ROOT / "build")
+        self.addCleanup(self.folder.cleanup)
+        self.server = Server(Path(self.folder.name), "--serial", "godwit-serial-1")
+        self.server.start()
+        self.addCleanup(lambda: self.server.process.poll() is None and self.server.kill())
+
+    def guest(self, script, **options):
+        guest = Guest(self.folder.name, script, self.server.device(), **options)
+        self.addCleanup(guest.close)
+        return guest
+
+    def test_load_and_file_system_with_two_queues(self):
+        guest = self.guest("cat /sys/block/vda/serial; echo; ls /sys/block/vda/mq | wc -l\n"
+                           + VERIFY.format(size="48m") + EXT4, cpus=2)
+        text = guest.wait_for("GODWIT-GUEST-EXIT", BOOT_AND_WORK_S)
+        for wanted in ("godwit-serial-1\n2\n", "FIO-VERIFIED", "FSCK-IS-CLEAN"):
+            self.assertIn(wanted, text)
+        guest.close()
+        self.assertEqual(self.server.end(), 0)
+        self.assertEqual(self.server.events("front_end_refused"), [])
+        self.assertEqual(self.server.events("guest_driver_broken"), [])
+
+    def test_killed_under_load_and_started_again(self):
+        """kill -9 while writes are in flight, five times: the guest goes on and reads what it wrote."""
+        kills = 5
+        state = {"killed": 0}
+
+        def kill_now_and_then():
+            if state["killed"] < kills and self.server.written_bytes() > (6 << 20):
+                self.server.kill()
+                self.server.start()
+                state["killed"] += 1
+
+        guest = self.guest(VERIFY.format(size="96m") + EXT4)
+        text = guest.wait_for("GODWIT-GUEST-EXIT", BOOT_AND_WORK_S, meanwhile=kill_now_and_then)
+        self.assertEqual(state["killed"], kills)
+        self.assertIn("FIO-VERIFIED", text)
+        self.assertIn("FSCK-IS-CLEAN", text)
+        again = sum(record["requests"] for record in self.server.events("requests_taken_up_again"))
+        self.assertGreater(again, 0, "no request was in flight at any kill: the test has shown nothing")
+        guest.close()
+        self.assertEqual(self.server.end(), 0)
+
+    def test_ended_cleanly_and_started_again(self):
+        """SIGTERM leaves nothing in flight, and the guest waits for the next server."""
+        state = {"ended": 0}
+
+        def end_once():
+            if state["ended"] == 0 and self.server.written_bytes() > (6 << 20):
+                self.assertEqual(self.server.end(), 0)
+                self.server.start()
+                state["ended"] = 1
+
+        guest = self.guest(VERIFY.format(size="32m"))
+        text = guest.wait_for("GODWIT-GUEST-EXIT", BOOT_AND_WORK_S, meanwhile=end_once)
+        self.assertEqual(state["ended"], 1)
+        self.assertIn("FIO-VERIFIED", text)
+        self.assertEqual(self.server.events("requests_taken_up_again"), [])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
