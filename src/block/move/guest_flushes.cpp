@@ -30,7 +30,7 @@ void GuestPath::start_ripe_flushes() {
 
 void GuestPath::issue_flush(GuestOperation& operation) {
     operation.needs_destination = state_->routing == Routing::redirected || !state_->ahead.empty();
-    operation.source_lacks = state_->routing != Routing::returning && !state_->refused.empty();
+    operation.source_lacks = !state_->refused.empty();
     submit_part(operation, Side::source, {});
     submit_part(operation, Side::destination, {});
 }

@@ -1,0 +1,35 @@
+#include "block/testing/moving_world.h"
+
+namespace godwit::block {
+namespace {
+
+using testing::first_byte_of;
+using testing::moving_block_bytes;
+using testing::moving_blocks;
+using testing::written;
+using Request = testing::MovingRequest;
+using World = testing::MovingWorld;
+
+constexpr FaultRule all_writes{.operation = BlockOperation::write, .count = 1'000'000};
+
+TEST(MoverReturn, flush_on_the_way_back_fails_while_the_source_lacks_a_block) {
+    World world;
+    ASSERT_TRUE(world.start({.scheme = Scheme::mirror}).has_value());
+    world.run_to(moving_blocks / 2);
+    world.source_faults->add(all_writes);
+    Request write(BlockOperation::write, 5, 1);
+    Request early(BlockOperation::flush, 0, 0);
+    Request late(BlockOperation::flush, 0, 0);
+    EXPECT_TRUE(write.run(world)); // Only the destination has it.
+    ASSERT_TRUE(world.device->cancel().has_value());
+    EXPECT_FALSE(early.run(world));
+    EXPECT_EQ(world.device->progress()->phase, MovePhase::returning);
+    world.source_faults->clear_rules();
+    world.run_to_end();
+    EXPECT_EQ(world.report->outcome, MoveOutcome::cancelled);
+    EXPECT_TRUE(late.run(world));
+    EXPECT_EQ(first_byte_of(world.source, 5), written);
+}
+
+} // namespace
+} // namespace godwit::block
