@@ -300,7 +300,11 @@ void Mover::commit() {
         committed(ok());
         return;
     }
-    hooks_.commit([this](Status answer) { committed(std::move(answer)); });
+    hooks_.commit([self = std::weak_ptr<Mover*>(self_)](Status answer) {
+        if (const auto mover = self.lock()) {
+            (*mover)->committed(std::move(answer));
+        }
+    });
 }
 
 void Mover::committed(Status answer) {
