@@ -31,5 +31,24 @@ TEST(MoverReturn, flush_on_the_way_back_fails_while_the_source_lacks_a_block) {
     EXPECT_EQ(first_byte_of(world.source, 5), written);
 }
 
+TEST(MoverReturn, cancel_of_a_stranded_move_before_its_end_is_told_is_not_lost) {
+    World world;
+    ASSERT_TRUE(world.start({.scheme = Scheme::lr}).has_value());
+    world.run_to(moving_blocks / 2);
+    Request write(BlockOperation::write, 5, 1);
+    EXPECT_TRUE(write.run(world));
+    world.destination_faults->add({.count = 1'000'000});
+    while (world.device->progress()->phase != MovePhase::stranded) {
+        ASSERT_TRUE(world.time.step());
+    }
+    EXPECT_FALSE(world.report.has_value());
+    world.destination_faults->clear_rules();
+    ASSERT_TRUE(world.device->cancel().has_value());
+    while (world.device->moving()) {
+        ASSERT_TRUE(world.time.step());
+    }
+    EXPECT_EQ(first_byte_of(world.source, 5), written);
+}
+
 } // namespace
 } // namespace godwit::block
