@@ -85,6 +85,7 @@ class GuestPath {
     /// Changes that went out without a claim and are not done.
     [[nodiscard]] std::uint32_t plain_changes() const noexcept { return plain_changes_; }
 
+    /// Changes at once that may be acknowledged while one side still writes, and their data.
     static constexpr std::uint32_t unfinished_max = 64;
     static constexpr std::uint64_t unfinished_bytes_max = std::uint64_t{16} << 20U;
 
@@ -126,6 +127,7 @@ class GuestPath {
     [[nodiscard]] Status settle_both(GuestOperation& operation);
     void settle_redirected(GuestOperation& operation);
     void end_unfinished(GuestOperation& operation);
+    void give_room_back(GuestOperation& operation) noexcept;
 
     // guest_reads.cpp
     void begin_read(GuestOperation& operation);
@@ -166,7 +168,9 @@ class GuestPath {
     // aio: changes that were acknowledged while one side still writes, by number.
     std::uint64_t next_acknowledged_ = 1;
     std::vector<std::uint64_t> unfinished_;
-    std::uint64_t unfinished_bytes_ = 0;
+    // Changes on their way that may be: room is taken when they go out.
+    std::uint32_t early_changes_ = 0;
+    std::uint64_t early_bytes_ = 0; ///< Of guests' data that is kept for them.
     std::vector<GuestOperation*> waiting_flushes_;
 
     std::unique_ptr<sys::Alarm> alarm_; ///< Last: it calls into this.
