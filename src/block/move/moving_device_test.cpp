@@ -1,5 +1,6 @@
 #include "block/testing/moving_world.h"
 
+#include <algorithm>
 #include <array>
 
 namespace godwit::block {
@@ -226,6 +227,37 @@ TEST(MovingDevice, aio_bounds_what_the_slow_side_owes) {
     EXPECT_EQ(world.report->outcome, MoveOutcome::moved);
 }
 
+TEST(MovingDevice, aio_bounds_what_is_submitted_together) {
+    World world;
+    ASSERT_TRUE(world.start({.scheme = Scheme::aio}).has_value());
+    world.run_to(blocks / 2);
+    world.source_faults->add({.fault = Fault::delay,
+                              .operation = BlockOperation::write,
+                              .count = 1000,
+                              .delay = milliseconds(50)});
+    std::vector<std::unique_ptr<Request>> writes;
+    for (std::uint64_t i = 0; i < 2ULL * GuestPath::unfinished_max; ++i) {
+        writes.push_back(std::make_unique<Request>(BlockOperation::write, i, 1));
+    }
+    const sys::Moment start = world.time.now();
+    for (auto& write : writes) {
+        world.device->submit(write->block);
+    }
+    world.device->kick();
+    bool early = true;
+    const auto later = GODWIT_MUST(world.time.create_alarm([&] { early = false; })); // Simulated.
+    later->set(start + milliseconds(40));
+    while (early) {
+        ASSERT_TRUE(world.time.step());
+    }
+    EXPECT_EQ(std::ranges::count_if(writes, [](auto& write) { return write->outcome.has_value(); }),
+              GuestPath::unfinished_max);
+    world.run_to_end();
+    EXPECT_EQ(world.report->outcome, MoveOutcome::moved);
+    EXPECT_TRUE(
+        std::ranges::all_of(writes, [](auto& write) { return write->outcome.has_value(); }));
+}
+
 TEST(MovingDevice, passes_without_an_end_turn_into_mirroring) {
     World world;
     ASSERT_TRUE(world.start({.scheme = Scheme::slr, .threshold_bytes = 0}).has_value());
@@ -373,6 +405,14 @@ TEST(MovingDevice, destination_that_cannot_hold_the_disk_is_refused) {
     EXPECT_TRUE(write.run(world));
 }
 
+TEST(MovingDevice, more_passes_than_are_remembered_are_refused) {
+    World world;
+    const Status status = world.start({.passes_max = 129});
+    ASSERT_FALSE(status.has_value());
+    EXPECT_EQ(status.error().code(), ErrorCode::invalid_argument);
+    EXPECT_TRUE(world.start({.passes_max = 128}).has_value());
+}
+
 TEST(MovingDevice, one_move_at_a_time_and_none_to_cancel) {
     World world;
     EXPECT_EQ(world.device->cancel().error().code(), ErrorCode::not_found);
@@ -417,6 +457,31 @@ TEST(MovingDevice, limit_slows_the_copier_and_progress_tells_the_rate) {
     EXPECT_NEAR(std::chrono::duration<double>(*progress->remaining).count(), 0.5, 0.1);
     world.run_to_end();
     EXPECT_NEAR(std::chrono::duration<double>(world.time.now() - start).count(), 1.0, 0.1);
+}
+
+TEST(MovingDevice, limit_that_is_raised_or_lifted_counts_at_once) {
+    for (const std::uint64_t limit : {std::uint64_t{0}, std::uint64_t{100} << 20U}) {
+        World world;
+        ASSERT_TRUE(
+            world.start({.scheme = Scheme::slr, .limit_bytes_per_second = 1024}).has_value());
+        world.run_to(1);
+        const sys::Moment start = world.time.now();
+        world.device->set_limit(limit);
+        world.run_to_end();
+        EXPECT_LT(world.time.now() - start, milliseconds(100));
+    }
+}
+
+TEST(MovingDevice, limits_set_again_and_again_let_nothing_slip_through) {
+    World world;
+    ASSERT_TRUE(world.start({.scheme = Scheme::slr, .limit_bytes_per_second = 1024}).has_value());
+    world.run_to(1);
+    for (std::uint64_t i = 0; i < 50; ++i) {
+        world.device->set_limit(1024 + i % 2);
+        Request read(BlockOperation::read, 0, 1);
+        EXPECT_TRUE(read.run(world));
+    }
+    EXPECT_LE(world.device->progress()->cursor_bytes, 2U * 16U * block_bytes);
 }
 
 } // namespace
