@@ -151,6 +151,7 @@ void GuestPath::settle_change(GuestOperation& operation) {
         if (status.has_value()) {
             state_->ahead.remove(operation.range);
             state_->refused.remove(operation.range);
+            state_->returned.remove(operation.range);
         }
     } else {
         status = settle_both(operation);

@@ -347,7 +347,13 @@ void Mover::flush_done(BlockRequest& request, Status status) noexcept {
 
 void Mover::flushed(Status status) {
     if (phase_ == MovePhase::closing) {
-        status.has_value() ? finish(MoveOutcome::cancelled) : back_failed(status.error());
+        if (status.has_value()) {
+            finish(MoveOutcome::cancelled);
+            return;
+        }
+        state_.give_returned_up();
+        path_.owe_failure(status.error());
+        back_failed(status.error());
     } else if (phase_ == MovePhase::returning) {
         return; // It was on its way when the move was given up.
     } else if (!status.has_value()) {

@@ -9,27 +9,32 @@ MovingWorld::MovingWorld() {
         source.current[i] = original(i / moving_block_bytes);
     }
     source.durable = source.current;
-    auto disk = faulty(source);
-    source_faults = disk.get();
-    device = GODWIT_MUST(MovingDevice::create(std::move(disk), time)); // Simulated alarms.
+    auto simulated = disk(source);
+    source_disk = simulated.get();
+    auto faults = faulty(std::move(simulated));
+    source_faults = faults.get();
+    device = GODWIT_MUST(MovingDevice::create(std::move(faults), time)); // Simulated alarms.
 }
 
-std::unique_ptr<FaultDevice> MovingWorld::faulty(Medium& medium) {
-    auto disk = std::make_unique<SimulatedDisk>(
+std::unique_ptr<SimulatedDisk> MovingWorld::disk(Medium& medium) {
+    return std::make_unique<SimulatedDisk>(
         medium,
         time,
         SimulatedDiskOptions{.latency_min = sys::Nanoseconds(1000),
                              .latency_max = sys::Nanoseconds(1000)});
+}
+
+std::unique_ptr<FaultDevice> MovingWorld::faulty(std::unique_ptr<SimulatedDisk> disk) {
     return GODWIT_MUST(FaultDevice::create(std::move(disk), time)); // Simulated alarms.
 }
 
 Status MovingWorld::start(MoveOptions options, MoveHooks hooks) {
-    auto disk = faulty(destination);
-    destination_faults = disk.get();
+    auto faults = faulty(destination);
+    destination_faults = faults.get();
     options.chunk_bytes = 16 * moving_block_bytes;
     options.depth = 2;
     hooks.finished = [this](const MoveReport& result) { report = result; };
-    return device->start(std::move(disk), options, std::move(hooks));
+    return device->start(std::move(faults), options, std::move(hooks));
 }
 
 void MovingWorld::run_to(std::uint64_t block) {

@@ -33,14 +33,19 @@ struct MovingWorld {
     SimulatedTime time{1};
     Medium source{moving_disk_bytes};
     Medium destination{moving_disk_bytes};
+    SimulatedDisk* source_disk = nullptr;
     FaultDevice* source_faults = nullptr;
     FaultDevice* destination_faults = nullptr;
     std::unique_ptr<MovingDevice> device;
     std::optional<MoveReport> report;
 
     MovingWorld();
+    [[nodiscard]] std::unique_ptr<SimulatedDisk> disk(Medium& medium);
     /// A disk on `medium` that fails as it is told.
-    [[nodiscard]] std::unique_ptr<FaultDevice> faulty(Medium& medium);
+    [[nodiscard]] std::unique_ptr<FaultDevice> faulty(Medium& medium) {
+        return faulty(disk(medium));
+    }
+    [[nodiscard]] std::unique_ptr<FaultDevice> faulty(std::unique_ptr<SimulatedDisk> disk);
     /// Begins a move to `destination`, two ranges of 16 blocks at a time; its end goes to `report`.
     [[nodiscard]] Status start(MoveOptions options, MoveHooks hooks = {});
     /// Until the cursor has come to a block, or the move is over.
