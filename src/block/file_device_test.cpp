@@ -224,6 +224,23 @@ TEST(FileDevice, refused_request_fails_through_done) {
     EXPECT_EQ(status.error().code(), ErrorCode::invalid_argument);
 }
 
+TEST(FileDevice, refusals_of_two_at_once_leave_hole_punching_on) {
+    Disk disk = make_disk(tmpfs); // tmpfs refuses ZERO_RANGE and punches holes.
+    Buffer data(mib);
+    data.fill('d');
+    const iovec segment = data.segment();
+    BlockRequest write = request_of(BlockOperation::write, 0, mib, {&segment, 1});
+    ASSERT_TRUE(disk.run(write).has_value());
+    std::array zeroes{request_of(BlockOperation::write_zeroes, 0, 4096),
+                      request_of(BlockOperation::write_zeroes, 8192, 4096)};
+    for (const Status& status : perform_all(*disk.device, *disk.loop, zeroes)) {
+        EXPECT_TRUE(status.has_value());
+    }
+    BlockRequest discard = request_of(BlockOperation::discard, 0, mib);
+    ASSERT_TRUE(disk.run(discard).has_value());
+    EXPECT_EQ(::lseek(disk.device->image().raw(), 0, SEEK_DATA), -1);
+}
+
 TEST(FileDevice, read_only_image_refuses_writes) {
     Disk disk = make_disk({"/dev/shm", {.read_only = true, .direct = false}});
     BlockRequest zeroes = request_of(BlockOperation::write_zeroes, 0, 512);

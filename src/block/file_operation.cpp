@@ -101,9 +101,9 @@ FileOperation::Progress FileOperation::issue(FileContext& context) {
         issue_write_zeros(context);
         return Progress::in_ring;
     case Step::change_space:
-        context.ring.change_space(token_,
-                                  space_change_for(*request_, context),
-                                  {.offset = request_->offset, .bytes = request_->bytes});
+        change_ = space_change_for(*request_, context);
+        context.ring.change_space(
+            token_, change_, {.offset = request_->offset, .bytes = request_->bytes});
         return Progress::in_ring;
     case Step::flush:
         context.ring.flush(token_);
@@ -196,7 +196,7 @@ FileOperation::Progress FileOperation::after_transfer(std::uint64_t bytes, FileC
 }
 
 FileOperation::Progress FileOperation::after_refused_space_change(FileContext& context) {
-    if (space_change_for(*request_, context) == sys::SpaceChange::punch_hole) {
+    if (change_ == sys::SpaceChange::punch_hole) {
         context.punches_holes = false;
         if (context.zero_method == ZeroMethod::punch_hole) {
             context.zero_method = ZeroMethod::write;

@@ -65,6 +65,8 @@ class FileOperation {
     BlockRequest* request_ = nullptr;
     std::uint64_t token_ = 0;
     Step step_ = Step::nothing;
+    /// What was issued: what the image takes may change while it is in the ring.
+    sys::SpaceChange change_ = sys::SpaceChange::zero_range;
     std::uint32_t retries_ = 0;
     std::uint64_t moved_bytes_ = 0;
     bool bounced_ = false;

@@ -72,7 +72,10 @@ int main(int argc, char** argv) {
             expects_violation = true;
         } else if (word == "--overlay") {
             overlay = true;
-        } else if (i + 1 < argc && (word == "--seed" || word == "--seeds" || word == "--from")) {
+        } else if (i + 1 >= argc || (word != "--seed" && word != "--seeds" && word != "--from")) {
+            std::fputs(usage, stderr);
+            return 2;
+        } else {
             std::uint64_t value = 0;
             if (!read_number(argv[++i], value)) {
                 std::fputs(usage, stderr);

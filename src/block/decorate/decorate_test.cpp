@@ -1,6 +1,7 @@
 #include "block/decorate/fault_device.h"
 #include "block/decorate/throttle_device.h"
 #include "block/decorate/tracking_device.h"
+#include "block/testing/perform.h"
 #include "block/testing/simulated_disk.h"
 
 #include <array>
@@ -12,34 +13,11 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using testing::Medium;
+using Request = testing::SingleRequest;
 using testing::SimulatedDisk;
 using testing::SimulatedTime;
 
 constexpr std::uint64_t disk_bytes = 1U << 20U;
-
-/// One request with memory of its own.
-struct Request {
-    explicit Request(BlockOperation operation, std::uint64_t offset = 0, std::uint64_t bytes = 0)
-        : memory(bytes, std::byte{0x5a}) {
-        segment = {.iov_base = memory.data(), .iov_len = bytes};
-        block.operation = operation;
-        block.offset = offset;
-        block.bytes = bytes;
-        if (operation == BlockOperation::read || operation == BlockOperation::write) {
-            block.segments = {&segment, 1};
-        }
-        block.owner = this;
-        block.done = [](BlockRequest& request, Status status) noexcept {
-            static_cast<Request*>(request.owner)->outcome.emplace(std::move(status));
-        };
-    }
-    Request(const Request&) = delete;
-    Request& operator=(const Request&) = delete;
-    std::vector<std::byte> memory;
-    iovec segment{};
-    BlockRequest block;
-    std::optional<Status> outcome;
-};
 
 struct World {
     SimulatedTime time{1};

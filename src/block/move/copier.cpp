@@ -6,6 +6,11 @@
 
 namespace godwit::block {
 
+namespace {
+/// What a changed limit may make of a wait: a day.
+constexpr double wait_max_ns = 86'400e9;
+} // namespace
+
 Result<std::unique_ptr<Copier>> Copier::create(Plan& plan,
                                                RangeLocks& locks,
                                                sys::AlarmClock& clock,
@@ -62,6 +67,22 @@ bool Copier::paced_out() {
     }
     alarm_->set(next_start_);
     return true;
+}
+
+void Copier::set_limit(std::uint64_t bytes_per_second) noexcept {
+    const std::uint64_t before = std::exchange(options_.limit_bytes_per_second, bytes_per_second);
+    const sys::Moment now = clock_.now();
+    if (stopped_ || before == 0 || next_start_ <= now) {
+        return;
+    }
+    // What was copied beyond the old limit is waited for by the new one.
+    const double slower = bytes_per_second == 0
+                              ? 0.0
+                              : static_cast<double>(before) / static_cast<double>(bytes_per_second);
+    const std::chrono::duration<double, std::nano> left(next_start_ - now);
+    const double wait = std::min(left.count() * slower, wait_max_ns);
+    next_start_ = now + sys::Nanoseconds(static_cast<std::int64_t>(wait));
+    alarm_->set(next_start_);
 }
 
 void Copier::run() {

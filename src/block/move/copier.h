@@ -65,9 +65,8 @@ class Copier {
     [[nodiscard]] bool idle() const noexcept { return active_ == 0; }
     /// The pass had no further range when it was last asked.
     [[nodiscard]] bool exhausted() const noexcept { return exhausted_; }
-    void set_limit(std::uint64_t bytes_per_second) noexcept {
-        options_.limit_bytes_per_second = bytes_per_second;
-    }
+    /// Counts at once, also for what waits by the limit before.
+    void set_limit(std::uint64_t bytes_per_second) noexcept;
 
   private:
     struct Unit {

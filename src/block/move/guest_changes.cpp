@@ -22,6 +22,11 @@
 
 namespace godwit::block {
 
+namespace {
+/// Of an operation that waits for the next request: larger buffers are not kept.
+constexpr std::uint64_t memory_kept_bytes = std::uint64_t{128} << 10U;
+} // namespace
+
 void GuestPath::begin_change(GuestOperation& operation) {
     operation.claim.range = operation.range;
     operation.claim.holder = RangeLocks::Holder::guest;
@@ -73,13 +78,14 @@ void GuestPath::issue_both(GuestOperation& operation, BlockRange on_destination)
 bool GuestPath::may_finish_later(GuestOperation& operation) {
     const bool asked = state_->scheme == Scheme::aio || state_->routing == Routing::redirected;
     const BlockRequest& guest = *operation.guest;
-    if (!asked || guest.force_unit_access || unfinished_.size() >= unfinished_max) {
+    if (!asked || guest.force_unit_access || early_changes_ >= unfinished_max) {
         return false;
     }
     if (operation.operation != BlockOperation::write) {
+        ++early_changes_;
         return true;
     }
-    if (unfinished_bytes_ + guest.bytes > unfinished_bytes_max) {
+    if (guest.bytes > unfinished_bytes_max - early_bytes_) {
         return false;
     }
     if (operation.memory.size() < guest.bytes) {
@@ -88,6 +94,8 @@ bool GuestPath::may_finish_later(GuestOperation& operation) {
     if (operation.memory.size() < guest.bytes) {
         return false;
     }
+    ++early_changes_;
+    early_bytes_ += guest.bytes;
     gather(guest.segments, 0, operation.memory.bytes().first(guest.bytes));
     operation.memory_segment = {.iov_base = operation.memory.bytes().data(),
                                 .iov_len = guest.bytes};
@@ -119,7 +127,6 @@ void GuestPath::acknowledge_early(GuestOperation& operation) {
     operation.claim.acknowledged = true;
     operation.number = next_acknowledged_++;
     unfinished_.push_back(operation.number);
-    unfinished_bytes_ += state_->bytes_of(operation.range);
     // Reads follow at once to the side that has it.
     if (operation.claim.destination_has) {
         state_->ahead.add(operation.range);
@@ -144,6 +151,7 @@ void GuestPath::settle_change(GuestOperation& operation) {
         if (status.has_value()) {
             state_->ahead.remove(operation.range);
             state_->refused.remove(operation.range);
+            state_->returned.remove(operation.range);
         }
     } else {
         status = settle_both(operation);
@@ -218,7 +226,19 @@ void GuestPath::end_unfinished(GuestOperation& operation) {
     if (operation.claim.acknowledged) {
         operation.claim.acknowledged = false;
         std::erase(unfinished_, operation.number);
-        unfinished_bytes_ -= state_->bytes_of(operation.range);
+    }
+    if (std::exchange(operation.may_finish_later, false)) {
+        give_room_back(operation);
+    }
+}
+
+void GuestPath::give_room_back(GuestOperation& operation) noexcept {
+    --early_changes_;
+    if (operation.operation == BlockOperation::write) {
+        early_bytes_ -= state_->bytes_of(operation.range);
+    }
+    if (operation.memory.size() > memory_kept_bytes) {
+        operation.memory = AlignedBuffer();
     }
 }
 

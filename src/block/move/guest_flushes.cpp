@@ -30,29 +30,46 @@ void GuestPath::start_ripe_flushes() {
 
 void GuestPath::issue_flush(GuestOperation& operation) {
     operation.needs_destination = state_->routing == Routing::redirected || !state_->ahead.empty();
-    operation.source_lacks = state_->routing != Routing::returning && !state_->refused.empty();
+    operation.source_lacks = !state_->refused.empty();
     submit_part(operation, Side::source, {});
     submit_part(operation, Side::destination, {});
 }
 
 void GuestPath::settle_flush(GuestOperation& operation) {
+    if (!operation.source_status.has_value() && !operation.acknowledged) {
+        // At once: a flush that comes now does not cover what this one has lost.
+        state_->give_returned_up();
+        acknowledge(operation, std::move(operation.source_status));
+    }
     if (operation.pending > 0) {
         return;
     }
-    Status status = std::move(operation.source_status);
-    if (status.has_value() && operation.source_lacks) {
-        status = Error(ErrorCode::io, "the disk's source does not take some of its blocks");
-    }
+    Status status;
     if (!operation.destination_status.has_value()) {
         if (listener_ != nullptr) {
             listener_->destination_failed(operation.destination_status.error());
         }
-        if (status.has_value() && operation.needs_destination) {
+        if (operation.needs_destination) {
             status = std::move(operation.destination_status);
         }
     }
+    if (operation.source_lacks) {
+        status = Error(ErrorCode::io, "the disk's source does not take some of its blocks");
+    }
+    if (status.has_value() && !operation.acknowledged) {
+        status = take_owed_failure();
+    }
     acknowledge(operation, std::move(status));
     retire(operation);
+}
+
+Status GuestPath::take_owed_failure() {
+    if (!owed_failure_.has_value()) {
+        return ok();
+    }
+    Status status(std::move(*owed_failure_));
+    owed_failure_.reset();
+    return status;
 }
 
 } // namespace godwit::block

@@ -91,6 +91,8 @@ void GuestPath::plain_done(BlockRequest& request, Status status) noexcept {
     if (changes_data(request.operation)) {
         --path.plain_changes_;
         path.plain_change_done(request, status);
+    } else if (request.operation == BlockOperation::flush && status.has_value()) {
+        status = path.take_owed_failure();
     }
     --path.active_;
     --path.in_flight_;
@@ -235,13 +237,24 @@ void GuestPath::finish_claim(GuestOperation& operation) {
     }
 }
 
+/// Whether a change takes the place of what only the destination may hold for good: until it is
+/// durable itself, a source that loses it would show what was there before both.
+bool GuestPath::replaces_durable(const GuestOperation& operation,
+                                 Side side,
+                                 const BlockRange& range) const noexcept {
+    return side == Side::source && operation.routing == Routing::returning &&
+           changes_data(operation.operation) &&
+           state_->ahead.count_in(range) + state_->returned.count_in(range) > 0;
+}
+
 /// Sends `range` of the operation to one side; of a flush everything.
 void GuestPath::submit_part(GuestOperation& operation, Side side, BlockRange range) {
     const bool to_source = side == Side::source;
     BlockRequest& part = to_source ? operation.source : operation.destination;
     (to_source ? operation.on_source : operation.on_destination) = range;
     part.operation = operation.operation;
-    part.force_unit_access = operation.guest->force_unit_access;
+    part.force_unit_access =
+        operation.guest->force_unit_access || replaces_durable(operation, side, range);
     part.may_unmap = operation.guest->may_unmap;
     if (operation.operation == BlockOperation::discard) {
         part.operation = BlockOperation::write_zeroes;

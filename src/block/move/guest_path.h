@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace godwit::block {
@@ -84,7 +85,11 @@ class GuestPath {
     [[nodiscard]] bool drained() const noexcept { return active_ == 0; }
     /// Changes that went out without a claim and are not done.
     [[nodiscard]] std::uint32_t plain_changes() const noexcept { return plain_changes_; }
+    /// The guest's disk has failed a flush that was not the guest's: what the guest has written may
+    /// be lost all the same, so its next flush fails.
+    void owe_failure(Error reason) { owed_failure_ = std::move(reason); }
 
+    /// Changes at once that may be acknowledged while one side still writes, and their data.
     static constexpr std::uint32_t unfinished_max = 64;
     static constexpr std::uint64_t unfinished_bytes_max = std::uint64_t{16} << 20U;
 
@@ -111,6 +116,9 @@ class GuestPath {
     void retire(GuestOperation& operation);
     void acknowledge(GuestOperation& operation, Status status);
     void submit_part(GuestOperation& operation, Side side, BlockRange range);
+    [[nodiscard]] bool replaces_durable(const GuestOperation& operation,
+                                        Side side,
+                                        const BlockRange& range) const noexcept;
     static void part_done(BlockRequest& part, Status status) noexcept;
     void finish_claim(GuestOperation& operation);
 
@@ -126,6 +134,7 @@ class GuestPath {
     [[nodiscard]] Status settle_both(GuestOperation& operation);
     void settle_redirected(GuestOperation& operation);
     void end_unfinished(GuestOperation& operation);
+    void give_room_back(GuestOperation& operation) noexcept;
 
     // guest_reads.cpp
     void begin_read(GuestOperation& operation);
@@ -143,6 +152,7 @@ class GuestPath {
     void issue_flush(GuestOperation& operation);
     void start_ripe_flushes();
     void settle_flush(GuestOperation& operation);
+    [[nodiscard]] Status take_owed_failure();
 
     sys::AlarmClock& clock_;
     std::unique_ptr<BlockDevice> source_; ///< What the guest's disk is.
@@ -166,8 +176,11 @@ class GuestPath {
     // aio: changes that were acknowledged while one side still writes, by number.
     std::uint64_t next_acknowledged_ = 1;
     std::vector<std::uint64_t> unfinished_;
-    std::uint64_t unfinished_bytes_ = 0;
+    // Changes on their way that may be: room is taken when they go out.
+    std::uint32_t early_changes_ = 0;
+    std::uint64_t early_bytes_ = 0; ///< Of guests' data that is kept for them.
     std::vector<GuestOperation*> waiting_flushes_;
+    std::optional<Error> owed_failure_;
 
     std::unique_ptr<sys::Alarm> alarm_; ///< Last: it calls into this.
 };

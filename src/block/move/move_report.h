@@ -21,6 +21,9 @@ enum class HotBy : std::uint8_t {
     position,  ///< Changed before the cursor came.
 };
 
+/// A move remembers twice as many passes, and decides by the last of them.
+inline constexpr std::uint32_t move_passes_limit = 128;
+
 struct MoveOptions {
     Scheme scheme = Scheme::slr;
     /// lr: every write goes to the source as well, behind the guest's back.
@@ -32,7 +35,7 @@ struct MoveOptions {
     std::uint64_t threshold_bytes = std::uint64_t{1} << 20U;
     std::uint32_t chunk_bytes = 256 * 1024;
     std::uint32_t depth = 8;
-    std::uint32_t passes_max = 30;
+    std::uint32_t passes_max = 30; ///< At most move_passes_limit.
     HotBy hot_by = HotBy::frequency;
     FilterKind filter = FilterKind::multi_stage;
     std::uint8_t hot_threshold = 4;

@@ -40,7 +40,7 @@ struct MoveCounters {
 struct MoveState {
     MoveState(std::uint64_t count, std::uint32_t bytes)
         : blocks(count), block_bytes(bytes), dirty(count), ahead(count), refused(count),
-          deferred(count), uncopied(count), written_early(count) {}
+          deferred(count), uncopied(count), written_early(count), returned(count) {}
 
     std::uint64_t blocks;
     std::uint32_t block_bytes;
@@ -62,11 +62,21 @@ struct MoveState {
     /// Changed before the cursor came. tiered, by position: candidates to be deferred (PD,
     /// classification (ii)); safe lr: what the destination has and need not be copied.
     BlockSet written_early;
+    /// Copied back to the source, which has not flushed them yet.
+    BlockSet returned;
     RangeLocks locks;
     MoveCounters counters;
 
     [[nodiscard]] BlockRange all() const noexcept { return {.first = 0, .end = blocks}; }
     [[nodiscard]] BlockRange copied() const noexcept { return {.first = 0, .end = cursor}; }
+    /// The source has failed a flush, so what came back may be lost there: it has to come again.
+    void give_returned_up() {
+        for (BlockRange run = returned.next_run(all()); !run.empty();
+             run = returned.next_run({.first = run.end, .end = blocks})) {
+            ahead.add(run);
+        }
+        returned.clear();
+    }
     [[nodiscard]] std::uint64_t bytes_of(const BlockRange& range) const noexcept {
         return range.count() * block_bytes;
     }

@@ -10,7 +10,7 @@ namespace godwit::block {
 namespace {
 
 /// A mirrored move needs a pass for each failure of the source; so many are remembered.
-constexpr std::size_t passes_kept_max = 256;
+constexpr std::size_t passes_kept_max = 2 * std::size_t{move_passes_limit};
 
 Status check_destination(const BlockGeometry& source, const BlockGeometry& destination) {
     if (destination.read_only) {
@@ -44,6 +44,11 @@ Result<std::unique_ptr<Mover>> Mover::create(GuestPath& path,
                                              MoveHooks hooks,
                                              HotFilter* filter) {
     GODWIT_TRY(check_destination(path.source().geometry(), destination->geometry()));
+    if (options.passes_max > move_passes_limit) {
+        return Error(ErrorCode::invalid_argument,
+                     std::to_string(options.passes_max) + " passes for a move: at most " +
+                         std::to_string(move_passes_limit));
+    }
     if (path.source().geometry().read_only && routing_of(options.scheme) != Routing::tracked) {
         return Error(ErrorCode::invalid_argument,
                      "a disk that is only read is moved by slr: nothing has to be mirrored");
@@ -300,7 +305,11 @@ void Mover::commit() {
         committed(ok());
         return;
     }
-    hooks_.commit([this](Status answer) { committed(std::move(answer)); });
+    hooks_.commit([self = std::weak_ptr<Mover*>(self_)](Status answer) {
+        if (const auto mover = self.lock()) {
+            (*mover)->committed(std::move(answer));
+        }
+    });
 }
 
 void Mover::committed(Status answer) {
@@ -338,7 +347,13 @@ void Mover::flush_done(BlockRequest& request, Status status) noexcept {
 
 void Mover::flushed(Status status) {
     if (phase_ == MovePhase::closing) {
-        status.has_value() ? finish(MoveOutcome::cancelled) : back_failed(status.error());
+        if (status.has_value()) {
+            finish(MoveOutcome::cancelled);
+            return;
+        }
+        state_.give_returned_up();
+        path_.owe_failure(status.error());
+        back_failed(status.error());
     } else if (phase_ == MovePhase::returning) {
         return; // It was on its way when the move was given up.
     } else if (!status.has_value()) {

@@ -149,6 +149,8 @@ class Mover final : private GuestPath::Listener, private Copier::Plan {
     std::uint64_t copied_blocks_ = 0;
     MoveReport report_;
     std::unique_ptr<BlockDevice> retired_;
+    /// Goes with the mover: an answer to the commit that comes later finds nobody.
+    std::shared_ptr<Mover*> self_ = std::make_shared<Mover*>(this);
 
     /// Copied and changed bytes at moments at least sample_distance apart, for rates.
     struct Sample {

@@ -124,6 +124,7 @@ void Mover::copied(const BlockRange& run) {
     case Pass::back:
         state_.ahead.remove(run);
         state_.refused.remove(run);
+        state_.returned.add(run);
         state_.counters.source.redundant += bytes;
         state_.counters.copied_back_bytes += bytes;
         brought_back_ = true;
@@ -147,7 +148,8 @@ void Mover::sample() noexcept {
 std::uint64_t Mover::tracking_bytes() const noexcept {
     return state_.dirty.memory_bytes() + state_.ahead.memory_bytes() +
            state_.deferred.memory_bytes() + state_.uncopied.memory_bytes() +
-           state_.written_early.memory_bytes() + (filter_ == nullptr ? 0 : filter_->memory_bytes());
+           state_.written_early.memory_bytes() + state_.returned.memory_bytes() +
+           (filter_ == nullptr ? 0 : filter_->memory_bytes());
 }
 
 void Mover::set_limit(std::uint64_t bytes_per_second) noexcept {

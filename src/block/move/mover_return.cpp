@@ -148,12 +148,15 @@ void Mover::finish(MoveOutcome outcome) {
 /// The alarm: the first step, another try, or the end to be told.
 void Mover::ring() {
     if (std::exchange(telling_, false)) {
-        if (phase_ == MovePhase::stranded) {
+        if (report_.outcome == MoveOutcome::stranded) {
             report_.counters = state_.counters;
             report_.duration = clock_.now() - started_;
         }
         if (hooks_.finished) {
             hooks_.finished(report_);
+        }
+        if (retry_due_) { // A cancel came before this could be told, or has just come.
+            alarm_->set(clock_.now());
         }
         return;
     }

@@ -7,7 +7,9 @@ namespace godwit::block {
 Result<std::unique_ptr<MovingDevice>> MovingDevice::create(std::unique_ptr<BlockDevice> disk,
                                                            sys::AlarmClock& clock) {
     auto path = GODWIT_TRY(GuestPath::create(std::move(disk), clock));
-    return std::unique_ptr<MovingDevice>(new MovingDevice(std::move(path), clock));
+    std::unique_ptr<MovingDevice> made(new MovingDevice(std::move(path), clock));
+    made->alarm_ = GODWIT_TRY(clock.create_alarm([raw = made.get()] { raw->former_.reset(); }));
+    return made;
 }
 
 MovingDevice::~MovingDevice() {
@@ -25,9 +27,14 @@ Status MovingDevice::start(std::unique_ptr<BlockDevice> destination,
         return Error(ErrorCode::conflict, "the disk is being moved already");
     }
     HotFilter* const filter = observed_.has_value() ? &*observed_ : nullptr;
-    mover_.reset();
-    mover_ = GODWIT_TRY(
+    auto next = GODWIT_TRY(
         Mover::create(*path_, clock_, std::move(destination), options, std::move(hooks), filter));
+    if (mover_ != nullptr) {
+        mover_->take_retired().reset(); // Nobody has asked for it.
+        former_ = std::move(mover_);
+        alarm_->set(clock_.now());
+    }
+    mover_ = std::move(next);
     return ok();
 }
 

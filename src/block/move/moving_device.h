@@ -28,7 +28,7 @@ class MovingDevice final : public BlockDevice {
     /// Nothing of the guest may be in flight. A move that goes on ends as if the process died.
     ~MovingDevice() override;
 
-    /// Begins a move; conflict while another goes on.
+    /// Begins a move; conflict while another goes on. Also from the hook that tells a move's end.
     [[nodiscard]] Status
     start(std::unique_ptr<BlockDevice> destination, const MoveOptions& options, MoveHooks hooks);
     /// Brings the disk back to its source; not_found without a move, conflict when it is too late.
@@ -71,6 +71,9 @@ class MovingDevice final : public BlockDevice {
     BlockGeometry geometry_;
     std::optional<HotFilter> observed_;
     std::unique_ptr<Mover> mover_; ///< The last one stays until the next.
+    /// The one before it: it may be telling its end, and goes with the loop's next turn.
+    std::unique_ptr<Mover> former_;
+    std::unique_ptr<sys::Alarm> alarm_; ///< Last: it calls into this.
 };
 
 } // namespace godwit::block

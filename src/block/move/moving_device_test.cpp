@@ -1,119 +1,24 @@
-#include "block/decorate/fault_device.h"
-#include "block/decorate/throttle_device.h"
-#include "block/move/moving_device.h"
-#include "block/testing/guest_load.h"
-#include "block/testing/simulated_disk.h"
+#include "block/testing/moving_world.h"
 
-#include <cerrno>
+#include <algorithm>
+#include <array>
 
 namespace godwit::block {
 namespace {
 
 using std::chrono::milliseconds;
-using testing::BlockOracle;
 using testing::Medium;
 using testing::SimulatedDisk;
-using testing::SimulatedTime;
 
-constexpr std::uint32_t block_bytes = 512;
-constexpr std::uint64_t disk_bytes = 256 * 1024;
-constexpr std::uint64_t blocks = disk_bytes / block_bytes;
+constexpr std::uint32_t block_bytes = testing::moving_block_bytes;
+constexpr std::uint64_t disk_bytes = testing::moving_disk_bytes;
+constexpr std::uint64_t blocks = testing::moving_blocks;
 
-/// Two disks with fault injectors on them, and a device that can be moved from one to the other.
-struct World {
-    SimulatedTime time{1};
-    Medium source{disk_bytes};
-    Medium destination{disk_bytes};
-    FaultDevice* source_faults = nullptr;
-    FaultDevice* destination_faults = nullptr;
-    std::unique_ptr<MovingDevice> device;
-    std::optional<MoveReport> report;
-
-    World() {
-        for (std::uint64_t i = 0; i < disk_bytes; ++i) {
-            source.current[i] = static_cast<std::byte>(i / block_bytes + 1);
-        }
-        source.durable = source.current;
-        auto disk = faulty(source);
-        source_faults = disk.get();
-        device = GODWIT_MUST(MovingDevice::create(std::move(disk), time)); // Simulated alarms.
-    }
-    std::unique_ptr<FaultDevice> faulty(Medium& medium) {
-        auto disk = std::make_unique<SimulatedDisk>(
-            medium,
-            time,
-            testing::SimulatedDiskOptions{.latency_min = sys::Nanoseconds(1000),
-                                          .latency_max = sys::Nanoseconds(1000)});
-        return GODWIT_MUST(FaultDevice::create(std::move(disk), time)); // Simulated alarms.
-    }
-    Status start(MoveOptions options) {
-        auto disk = faulty(destination);
-        destination_faults = disk.get();
-        options.chunk_bytes = 16 * block_bytes;
-        options.depth = 2;
-        MoveHooks hooks;
-        hooks.finished = [this](const MoveReport& result) { report = result; };
-        return device->start(std::move(disk), options, std::move(hooks));
-    }
-    /// Until the cursor has come to a block, or the move is over.
-    void run_to(std::uint64_t block) {
-        while (device->moving() && device->progress()->cursor_bytes < block * block_bytes) {
-            ASSERT_TRUE(time.step());
-        }
-    }
-    void run_to_end() {
-        while (!report.has_value()) {
-            ASSERT_TRUE(time.step());
-        }
-    }
-};
-
-/// One request with memory of its own.
-struct Request {
-    Request(BlockOperation operation, std::uint64_t first, std::uint64_t count, int fill = 0xa5)
-        : memory(count * block_bytes, static_cast<std::byte>(fill)) {
-        segment = {.iov_base = memory.data(), .iov_len = memory.size()};
-        block = {.operation = operation,
-                 .offset = first * block_bytes,
-                 .bytes = memory.size(),
-                 .owner = this};
-        if (operation == BlockOperation::read || operation == BlockOperation::write) {
-            block.segments = {&segment, 1};
-        }
-        block.done = [](BlockRequest& request, Status status) noexcept {
-            static_cast<Request*>(request.owner)->outcome.emplace(std::move(status));
-        };
-    }
-    Request(const Request&) = delete;
-    Request& operator=(const Request&) = delete;
-
-    void submit(World& world) {
-        world.device->submit(block);
-        world.device->kick();
-    }
-    bool run(World& world) {
-        submit(world);
-        while (!outcome.has_value()) {
-            GODWIT_ASSERT(world.time.step());
-        }
-        return outcome->has_value();
-    }
-    std::vector<std::byte> memory;
-    iovec segment{};
-    BlockRequest block;
-    std::optional<Status> outcome;
-};
-
-std::byte at(const Medium& medium, std::uint64_t block) {
-    return medium.current[block * block_bytes];
-}
-
-constexpr std::byte written{0xa5};
-
-/// What a block of the source held at the beginning.
-std::byte original(std::uint64_t block) {
-    return static_cast<std::byte>((block + 1) % 256);
-}
+using World = testing::MovingWorld;
+using Request = testing::MovingRequest;
+using testing::first_byte_of;
+using testing::original;
+using testing::written;
 
 // --- every scheme ---
 
@@ -131,7 +36,7 @@ TEST_P(EveryScheme, disk_that_rests_is_copied_once_and_durable) {
     EXPECT_EQ(world.report->counters.last_pass_bytes, 0U);
     Request write(BlockOperation::write, 3, 1);
     EXPECT_TRUE(write.run(world));
-    EXPECT_EQ(at(world.destination, 3), written);
+    EXPECT_EQ(first_byte_of(world.destination, 3), written);
     EXPECT_EQ(world.source.current, before);
 }
 
@@ -145,10 +50,10 @@ TEST_P(EveryScheme, writes_on_both_sides_of_the_cursor_arrive) {
     EXPECT_TRUE(behind.run(world) && across.run(world) && zeroes.run(world));
     world.run_to_end();
     EXPECT_EQ(world.report->outcome, MoveOutcome::moved);
-    EXPECT_EQ(at(world.destination, 4), std::byte{5});
-    EXPECT_EQ(at(world.destination, 7), written);
-    EXPECT_EQ(at(world.destination, blocks / 2 + 159), written);
-    EXPECT_EQ(at(world.destination, blocks - 7), std::byte{0});
+    EXPECT_EQ(first_byte_of(world.destination, 4), std::byte{5});
+    EXPECT_EQ(first_byte_of(world.destination, 7), written);
+    EXPECT_EQ(first_byte_of(world.destination, blocks / 2 + 159), written);
+    EXPECT_EQ(first_byte_of(world.destination, blocks - 7), std::byte{0});
 }
 
 TEST_P(EveryScheme, cancel_at_any_part_gives_a_complete_source_back) {
@@ -163,8 +68,8 @@ TEST_P(EveryScheme, cancel_at_any_part_gives_a_complete_source_back) {
         world.run_to_end();
         EXPECT_EQ(world.report->outcome, MoveOutcome::cancelled);
         EXPECT_EQ(world.report->reason->code(), ErrorCode::cancelled);
-        EXPECT_EQ(at(world.source, 5), written);
-        EXPECT_EQ(at(world.source, blocks - 5), written);
+        EXPECT_EQ(first_byte_of(world.source, 5), written);
+        EXPECT_EQ(first_byte_of(world.source, blocks - 5), written);
         EXPECT_EQ(world.report->counters.copied_back_bytes,
                   GetParam() == Scheme::lr ? 2U * block_bytes : 0U);
         EXPECT_NE(world.device->take_retired(), nullptr);
@@ -181,7 +86,7 @@ TEST_P(EveryScheme, destination_that_fails_is_left_and_nobody_notices) {
     world.run_to_end();
     EXPECT_EQ(world.report->outcome, MoveOutcome::cancelled);
     EXPECT_EQ(world.report->reason->code(), ErrorCode::io);
-    EXPECT_EQ(at(world.source, 5), written);
+    EXPECT_EQ(first_byte_of(world.source, 5), written);
 }
 
 TEST_P(EveryScheme, refused_commit_leaves_the_source) {
@@ -199,7 +104,7 @@ TEST_P(EveryScheme, refused_commit_leaves_the_source) {
     EXPECT_TRUE(write.run(world));
     world.run_to_end();
     EXPECT_EQ(world.report->outcome, MoveOutcome::cancelled);
-    EXPECT_EQ(at(world.source, 5), written);
+    EXPECT_EQ(first_byte_of(world.source, 5), written);
 }
 
 INSTANTIATE_TEST_SUITE_P(, EveryScheme, ::testing::ValuesIn(all_schemes), [](const auto& test) {
@@ -215,10 +120,10 @@ TEST(MovingDevice, mirror_writes_both_behind_the_cursor_and_the_source_before_it
     Request behind(BlockOperation::write, 5, 1);
     Request before(BlockOperation::write, blocks - 5, 1);
     EXPECT_TRUE(behind.run(world) && before.run(world));
-    EXPECT_EQ(at(world.source, 5), written);
-    EXPECT_EQ(at(world.destination, 5), written);
-    EXPECT_EQ(at(world.source, blocks - 5), written);
-    EXPECT_EQ(at(world.destination, blocks - 5), std::byte{0});
+    EXPECT_EQ(first_byte_of(world.source, 5), written);
+    EXPECT_EQ(first_byte_of(world.destination, 5), written);
+    EXPECT_EQ(first_byte_of(world.source, blocks - 5), written);
+    EXPECT_EQ(first_byte_of(world.destination, blocks - 5), std::byte{0});
     world.run_to_end();
     EXPECT_EQ(world.report->counters.destination.redundant, block_bytes);
     EXPECT_EQ(world.report->counters.last_pass_bytes, 0U);
@@ -231,7 +136,7 @@ TEST(MovingDevice, lr_writes_single_sectors_at_the_destination_and_nothing_twice
     Request behind(BlockOperation::write, 5, 1);
     Request before(BlockOperation::write, blocks - 5, 1); // One sector of a chunk of sixteen.
     EXPECT_TRUE(behind.run(world) && before.run(world));
-    EXPECT_EQ(at(world.source, blocks - 5), original(blocks - 5));
+    EXPECT_EQ(first_byte_of(world.source, blocks - 5), original(blocks - 5));
     Request read(BlockOperation::read, blocks - 6, 3);
     EXPECT_TRUE(read.run(world)); // From both sides.
     EXPECT_EQ(read.memory[0], original(blocks - 6));
@@ -241,7 +146,7 @@ TEST(MovingDevice, lr_writes_single_sectors_at_the_destination_and_nothing_twice
     EXPECT_EQ(world.report->counters.destination.redundant, 0U);
     EXPECT_EQ(world.report->counters.source.total(), 0U);
     EXPECT_EQ(world.report->counters.destination.first_copy, disk_bytes - block_bytes);
-    EXPECT_EQ(at(world.destination, blocks - 5), written);
+    EXPECT_EQ(first_byte_of(world.destination, blocks - 5), written);
 }
 
 TEST(MovingDevice, safe_lr_brings_every_write_to_the_source_too) {
@@ -251,7 +156,7 @@ TEST(MovingDevice, safe_lr_brings_every_write_to_the_source_too) {
     Request before(BlockOperation::write, blocks - 5, 1);
     EXPECT_TRUE(before.run(world));
     world.run_to_end();
-    EXPECT_EQ(at(world.source, blocks - 5), written);
+    EXPECT_EQ(first_byte_of(world.source, blocks - 5), written);
     EXPECT_EQ(world.report->counters.source.redundant, block_bytes);
     EXPECT_EQ(world.report->counters.destination.redundant, 0U);
 }
@@ -322,6 +227,37 @@ TEST(MovingDevice, aio_bounds_what_the_slow_side_owes) {
     EXPECT_EQ(world.report->outcome, MoveOutcome::moved);
 }
 
+TEST(MovingDevice, aio_bounds_what_is_submitted_together) {
+    World world;
+    ASSERT_TRUE(world.start({.scheme = Scheme::aio}).has_value());
+    world.run_to(blocks / 2);
+    world.source_faults->add({.fault = Fault::delay,
+                              .operation = BlockOperation::write,
+                              .count = 1000,
+                              .delay = milliseconds(50)});
+    std::vector<std::unique_ptr<Request>> writes;
+    for (std::uint64_t i = 0; i < 2ULL * GuestPath::unfinished_max; ++i) {
+        writes.push_back(std::make_unique<Request>(BlockOperation::write, i, 1));
+    }
+    const sys::Moment start = world.time.now();
+    for (auto& write : writes) {
+        world.device->submit(write->block);
+    }
+    world.device->kick();
+    bool early = true;
+    const auto later = GODWIT_MUST(world.time.create_alarm([&] { early = false; })); // Simulated.
+    later->set(start + milliseconds(40));
+    while (early) {
+        ASSERT_TRUE(world.time.step());
+    }
+    EXPECT_EQ(std::ranges::count_if(writes, [](auto& write) { return write->outcome.has_value(); }),
+              GuestPath::unfinished_max);
+    world.run_to_end();
+    EXPECT_EQ(world.report->outcome, MoveOutcome::moved);
+    EXPECT_TRUE(
+        std::ranges::all_of(writes, [](auto& write) { return write->outcome.has_value(); }));
+}
+
 TEST(MovingDevice, passes_without_an_end_turn_into_mirroring) {
     World world;
     ASSERT_TRUE(world.start({.scheme = Scheme::slr, .threshold_bytes = 0}).has_value());
@@ -386,7 +322,7 @@ TEST(MovingDevice, lr_whose_destination_dies_is_stranded_until_it_lives_again) {
     ASSERT_TRUE(world.device->cancel().has_value());
     world.run_to_end();
     EXPECT_EQ(world.report->outcome, MoveOutcome::cancelled);
-    EXPECT_EQ(at(world.source, 5), written);
+    EXPECT_EQ(first_byte_of(world.source, 5), written);
 }
 
 TEST(MovingDevice, source_that_refuses_a_mirrored_write_does_not_lose_it_but_flush_says_so) {
@@ -404,7 +340,7 @@ TEST(MovingDevice, source_that_refuses_a_mirrored_write_does_not_lose_it_but_flu
     world.run_to_end();
     EXPECT_EQ(world.report->outcome, MoveOutcome::moved);
     EXPECT_EQ(world.report->counters.source_failures, 1U);
-    EXPECT_EQ(at(world.destination, 5), written);
+    EXPECT_EQ(first_byte_of(world.destination, 5), written);
 }
 
 TEST(MovingDevice, requests_are_held_only_from_the_pause_to_the_switch) {
@@ -430,8 +366,8 @@ TEST(MovingDevice, requests_are_held_only_from_the_pause_to_the_switch) {
     while (!write.outcome.has_value()) {
         ASSERT_TRUE(world.time.step());
     }
-    EXPECT_EQ(at(world.destination, 5), written);
-    EXPECT_NE(at(world.source, 5), written);
+    EXPECT_EQ(first_byte_of(world.destination, 5), written);
+    EXPECT_NE(first_byte_of(world.source, 5), written);
 }
 
 TEST(MovingDevice, tracked_move_changes_to_aio_when_its_pass_is_over) {
@@ -445,7 +381,7 @@ TEST(MovingDevice, tracked_move_changes_to_aio_when_its_pass_is_over) {
     world.run_to_end();
     EXPECT_EQ(world.report->ended_as, Scheme::aio);
     EXPECT_EQ(world.report->counters.destination.redundant, block_bytes);
-    EXPECT_EQ(at(world.destination, 5), written);
+    EXPECT_EQ(first_byte_of(world.destination, 5), written);
     EXPECT_EQ(world.device->change_scheme(Scheme::mirror).error().code(), ErrorCode::not_found);
 }
 
@@ -467,6 +403,14 @@ TEST(MovingDevice, destination_that_cannot_hold_the_disk_is_refused) {
     EXPECT_EQ(blocks_differ.error().code(), ErrorCode::unsupported);
     Request write(BlockOperation::write, 5, 1);
     EXPECT_TRUE(write.run(world));
+}
+
+TEST(MovingDevice, more_passes_than_are_remembered_are_refused) {
+    World world;
+    const Status status = world.start({.passes_max = 129});
+    ASSERT_FALSE(status.has_value());
+    EXPECT_EQ(status.error().code(), ErrorCode::invalid_argument);
+    EXPECT_TRUE(world.start({.passes_max = 128}).has_value());
 }
 
 TEST(MovingDevice, one_move_at_a_time_and_none_to_cancel) {
@@ -513,6 +457,31 @@ TEST(MovingDevice, limit_slows_the_copier_and_progress_tells_the_rate) {
     EXPECT_NEAR(std::chrono::duration<double>(*progress->remaining).count(), 0.5, 0.1);
     world.run_to_end();
     EXPECT_NEAR(std::chrono::duration<double>(world.time.now() - start).count(), 1.0, 0.1);
+}
+
+TEST(MovingDevice, limit_that_is_raised_or_lifted_counts_at_once) {
+    for (const std::uint64_t limit : {std::uint64_t{0}, std::uint64_t{100} << 20U}) {
+        World world;
+        ASSERT_TRUE(
+            world.start({.scheme = Scheme::slr, .limit_bytes_per_second = 1024}).has_value());
+        world.run_to(1);
+        const sys::Moment start = world.time.now();
+        world.device->set_limit(limit);
+        world.run_to_end();
+        EXPECT_LT(world.time.now() - start, milliseconds(100));
+    }
+}
+
+TEST(MovingDevice, limits_set_again_and_again_let_nothing_slip_through) {
+    World world;
+    ASSERT_TRUE(world.start({.scheme = Scheme::slr, .limit_bytes_per_second = 1024}).has_value());
+    world.run_to(1);
+    for (std::uint64_t i = 0; i < 50; ++i) {
+        world.device->set_limit(1024 + i % 2);
+        Request read(BlockOperation::read, 0, 1);
+        EXPECT_TRUE(read.run(world));
+    }
+    EXPECT_LE(world.device->progress()->cursor_bytes, 2U * 16U * block_bytes);
 }
 
 } // namespace

@@ -4,6 +4,13 @@
 
 namespace godwit::block {
 
+Result<std::unique_ptr<LayeredDevice>> LayeredDevice::create(std::unique_ptr<BlockDevice> layers,
+                                                             sys::AlarmClock& clock) {
+    std::unique_ptr<LayeredDevice> made(new LayeredDevice(std::move(layers), clock));
+    made->alarm_ = GODWIT_TRY(clock.create_alarm([raw = made.get()] { raw->make_change(); }));
+    return made;
+}
+
 void LayeredDevice::submit(BlockRequest& request) {
     ++in_flight_;
     if (changing_) {
@@ -37,7 +44,7 @@ Status LayeredDevice::change(Change change, Changed changed) {
 }
 
 void LayeredDevice::flush_when_drained() {
-    if (pool_.in_flight() > 0) {
+    if (pool_.in_flight() > 0 || std::exchange(flushing_, true)) {
         return;
     }
     flush_ = {.operation = BlockOperation::flush, .done = &LayeredDevice::flushed, .owner = this};
@@ -47,17 +54,25 @@ void LayeredDevice::flush_when_drained() {
 
 void LayeredDevice::flushed(BlockRequest& request, Status status) noexcept {
     auto& device = *static_cast<LayeredDevice*>(request.owner);
+    device.flushed_status_ = std::move(status);
+    device.alarm_->set(device.clock_.now());
+}
+
+void LayeredDevice::make_change() {
+    Status status = std::exchange(flushed_status_, ok());
     if (status.has_value()) {
-        device.layers_ = device.change_(std::move(device.layers_));
-        device.geometry_.bytes = device.layers_->geometry().bytes;
+        layers_ = change_(std::move(layers_));
+        geometry_.bytes = layers_->geometry().bytes;
     }
-    device.changing_ = false;
-    while (BlockRequest* const held = device.held_.try_pop()) {
-        --device.in_flight_;
-        device.submit(*held);
+    change_ = nullptr;
+    changing_ = false;
+    flushing_ = false;
+    while (BlockRequest* const held = held_.try_pop()) {
+        --in_flight_;
+        submit(*held);
     }
-    device.layers_->kick();
-    Changed changed = std::move(device.changed_);
+    layers_->kick();
+    Changed changed = std::move(changed_);
     changed(std::move(status));
 }
 

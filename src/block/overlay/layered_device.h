@@ -3,13 +3,15 @@
 /// A disk whose layers change under a guest: a snapshot puts an overlay on top, a fold takes it
 /// away again. Requests that come while a change goes on wait; before the change everything on its
 /// way has ended and what was done is durable, so that a base that is frozen is complete (LS-1,
-/// LS-2).
+/// LS-2). The change itself comes from the loop, never from within a call of the old layers, so
+/// that they may be destroyed in it.
 ///
 /// Thread rule: as BlockDevice.
 
 #include "block/block_device.h"
 #include "block/decorate/interception.h"
 #include "block/request_queue.h"
+#include "sys/alarm.h"
 
 #include <functional>
 #include <memory>
@@ -23,8 +25,8 @@ class LayeredDevice final : public BlockDevice {
         std::move_only_function<std::unique_ptr<BlockDevice>(std::unique_ptr<BlockDevice>)>;
     using Changed = std::move_only_function<void(Status)>;
 
-    explicit LayeredDevice(std::unique_ptr<BlockDevice> layers)
-        : layers_(std::move(layers)), geometry_(layers_->geometry()) {}
+    [[nodiscard]] static Result<std::unique_ptr<LayeredDevice>>
+    create(std::unique_ptr<BlockDevice> layers, sys::AlarmClock& clock);
     LayeredDevice(const LayeredDevice&) = delete;
     LayeredDevice& operator=(const LayeredDevice&) = delete;
     ~LayeredDevice() override { layers_.reset(); }
@@ -42,19 +44,26 @@ class LayeredDevice final : public BlockDevice {
     [[nodiscard]] std::string description() const override { return layers_->description(); }
 
   private:
+    LayeredDevice(std::unique_ptr<BlockDevice> layers, sys::AlarmClock& clock)
+        : clock_(clock), layers_(std::move(layers)), geometry_(layers_->geometry()) {}
     static void done(BlockRequest& request, Status status) noexcept;
     static void flushed(BlockRequest& request, Status status) noexcept;
     void flush_when_drained();
+    void make_change();
 
+    sys::AlarmClock& clock_;
     std::unique_ptr<BlockDevice> layers_;
     BlockGeometry geometry_;
     InterceptionPool pool_;
     RequestQueue held_;
     std::uint32_t in_flight_ = 0; ///< Held ones included.
     bool changing_ = false;
+    bool flushing_ = false; ///< The change's own flush is on its way, or has ended.
+    Status flushed_status_;
     Change change_;
     Changed changed_;
     BlockRequest flush_;
+    std::unique_ptr<sys::Alarm> alarm_; ///< Last: it calls into this.
 };
 
 } // namespace godwit::block

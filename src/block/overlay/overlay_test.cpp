@@ -73,8 +73,10 @@ TEST(Overlay, full_delta_holds_writes_and_a_fold_lets_them_go) {
 
 TEST(Overlay, layers_change_under_a_guest_and_back) {
     World world(1, 512, 200 * 4096);
-    LayeredDevice disk(
-        std::make_unique<SimulatedDisk>(world.base, world.time, SimulatedDiskOptions{}));
+    const auto layered = GODWIT_MUST(LayeredDevice::create( // Simulated alarms.
+        std::make_unique<SimulatedDisk>(world.base, world.time, SimulatedDiskOptions{}),
+        world.time));
+    LayeredDevice& disk = *layered;
     GuestLoad load(disk, world.time, world.oracle, {.depth = 4, .requests = 600});
     while (world.time.steps() < 300) {
         ASSERT_TRUE(world.time.step());

@@ -58,10 +58,20 @@ void BlockOracle::end(Number number, bool succeeded, Durable durable) {
 }
 
 void BlockOracle::flushed(std::uint64_t since) {
+    ++tick_;
     std::erase_if(volatile_, [&](Number number) {
-        events_[number].durable = events_[number].ended < since;
-        return events_[number].durable;
+        Event& event = events_[number];
+        event.durable = event.ended < since;
+        event.flushed = event.durable ? tick_ : 0;
+        return event.durable;
     });
+}
+
+void BlockOracle::flush_failed(std::uint64_t since) noexcept {
+    volatile_.clear();
+    for (Event& event : events_) {
+        event.durable = event.durable && event.flushed <= since;
+    }
 }
 
 /// `version` null: the zeros of the beginning.

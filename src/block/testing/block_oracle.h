@@ -36,6 +36,10 @@ class BlockOracle {
     /// A flush that began then has succeeded.
     void flushed(std::uint64_t since);
 
+    /// A flush that began then has failed: what was not durable may never become so, whatever other
+    /// flushes say that were on their way with it, or come later.
+    void flush_failed(std::uint64_t since) noexcept;
+
     /// Empty if a read of `data` at `first`, begun at `since`, is right; else what is wrong.
     [[nodiscard]] std::string
     check(std::uint64_t first, std::span<const std::byte> data, std::uint64_t since) const;
@@ -53,6 +57,7 @@ class BlockOracle {
         std::uint64_t ended = never;
         bool strong = false; ///< Happened for sure.
         bool durable = false;
+        std::uint64_t flushed = 0; ///< Durable since then, by a flush.
     };
     enum class By : std::uint8_t { end, durability };
 

@@ -97,8 +97,9 @@ void GuestLoad::answered(Slot& slot, const Status& status) {
                     status.has_value(),
                     request.force_unit_access ? BlockOracle::Durable::yes
                                               : BlockOracle::Durable::no);
-    } else if (status.has_value() && request.operation == BlockOperation::flush) {
-        oracle_.flushed(slot.since);
+    } else if (request.operation == BlockOperation::flush) {
+        flushes_ += status.has_value() ? 1U : 0U;
+        status.has_value() ? oracle_.flushed(slot.since) : oracle_.flush_failed(slot.since);
     } else if (status.has_value() && violation_.empty()) {
         violation_ = oracle_.check(request.offset / block_bytes_, slot.memory, slot.since);
         if (!violation_.empty()) {

@@ -39,6 +39,8 @@ class GuestLoad {
     /// No more requests than those on their way.
     void stop() noexcept { left_ = 0; }
     [[nodiscard]] std::uint64_t errors() const noexcept { return errors_; }
+    /// That succeeded.
+    [[nodiscard]] std::uint64_t flushes() const noexcept { return flushes_; }
     [[nodiscard]] const std::string& violation() const noexcept { return violation_; }
 
   private:
@@ -69,6 +71,7 @@ class GuestLoad {
     std::uint64_t left_;
     std::uint32_t running_ = 0;
     std::uint64_t errors_ = 0;
+    std::uint64_t flushes_ = 0;
     std::string violation_;
 };
 

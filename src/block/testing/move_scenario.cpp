@@ -2,6 +2,7 @@
 
 #include "block/move/moving_device.h"
 #include "block/testing/guest_load.h"
+#include "block/testing/perform.h"
 #include "block/testing/simulated_disk.h"
 
 #include <algorithm>
@@ -24,6 +25,7 @@ struct Choices {
     std::uint64_t start_after = 0;            ///< Steps before the move.
     std::uint64_t cancel_after = 0;           ///< 0: not.
     std::uint64_t crash_after = 0;            ///< 0: not.
+    bool crash_at_flush = false;              ///< The next one that succeeds from then on.
     std::uint64_t destination_dies_after = 0; ///< 0: not.
     enum class Commit : std::uint8_t { none, at_once, later, refused } commit = Commit::none;
     bool observes = false;
@@ -71,10 +73,13 @@ Choices choose(SimulatedTime& time) {
     if (time.one_in(4)) {
         chosen.destination.fail_one_in = 30 + time.below(1000);
     }
+    chosen.source.fail_flush_one_in = time.one_in(4) ? 2 + time.below(20) : 0;
+    chosen.destination.fail_flush_one_in = time.one_in(8) ? 2 + time.below(20) : 0;
     chosen.destination_dies_after = time.one_in(12) ? 1 + time.below(500) : 0;
     chosen.start_after = time.below(200);
     chosen.cancel_after = time.one_in(3) ? 1 + time.below(500) : 0;
     chosen.crash_after = time.one_in(3) ? 1 + time.below(800) : 0;
+    chosen.crash_at_flush = time.one_in(2);
     chosen.commit = static_cast<Choices::Commit>(time.below(4));
     if (chosen.commit == Choices::Commit::refused && time.one_in(2)) {
         chosen.commit = Choices::Commit::later;
@@ -155,7 +160,12 @@ class Scenario {
             heal();
         }
         if (chosen_.crash_after != 0 && step >= chosen_.start_after + chosen_.crash_after) {
-            crash();
+            if (!flushes_before_crash_.has_value()) {
+                flushes_before_crash_ = load_->flushes();
+            }
+            if (!chosen_.crash_at_flush || load_->flushes() != *flushes_before_crash_) {
+                crash();
+            }
         }
     }
 
@@ -286,9 +296,26 @@ class Scenario {
         }
     }
 
+    /// The guest flushes, and then the power goes.
     void check_end() {
-        const Medium& disk = report_->outcome == MoveOutcome::moved ? destination_ : source_;
+        const bool moved = report_->outcome == MoveOutcome::moved;
+        const Medium& disk = moved ? destination_ : source_;
         note(oracle_.check(0, disk.current, oracle_.now()), "at the end: ");
+        const std::uint64_t since = oracle_.now();
+        SingleRequest flush(BlockOperation::flush);
+        device_->submit(flush.block);
+        device_->kick();
+        while (!flush.outcome.has_value() && time_.step()) {
+        }
+        if (!flush.outcome.has_value()) {
+            violate("the last flush never ends");
+        } else if (flush.outcome->has_value()) {
+            oracle_.flushed(since);
+        } else {
+            oracle_.flush_failed(since);
+        }
+        (moved ? destination_disk_ : source_disk_)->cut_power();
+        note(oracle_.check_after_crash(disk.current), "after the end: ");
     }
 
     [[nodiscard]] std::string story() const {
@@ -326,6 +353,7 @@ class Scenario {
     bool started_ = false;
     bool cancelled_ = false;
     bool changed_ = false;
+    std::optional<std::uint64_t> flushes_before_crash_;
     std::uint64_t source_written_before_ = 0;
     std::optional<std::uint64_t> source_written_at_switch_;
     std::optional<std::uint64_t> destination_written_at_switch_;

@@ -1,9 +1,22 @@
 #include "block/testing/perform.h"
 
 #include <chrono>
-#include <optional>
 
 namespace godwit::block::testing {
+
+SingleRequest::SingleRequest(BlockOperation operation,
+                             std::uint64_t offset,
+                             std::uint64_t bytes,
+                             std::byte fill)
+    : memory(bytes, fill), segment{.iov_base = memory.data(), .iov_len = bytes},
+      block{.operation = operation, .offset = offset, .bytes = bytes, .owner = this} {
+    if (operation == BlockOperation::read || operation == BlockOperation::write) {
+        block.segments = {&segment, 1};
+    }
+    block.done = [](BlockRequest& request, Status status) noexcept {
+        static_cast<SingleRequest*>(request.owner)->outcome.emplace(std::move(status));
+    };
+}
 
 namespace {
 

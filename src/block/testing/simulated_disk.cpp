@@ -30,6 +30,9 @@ void SimulatedDisk::submit(BlockRequest& request) {
     journey.fails = time_.one_in(options_.fail_one_in);
     if (request.operation == BlockOperation::flush) {
         journey.flushes = medium_.unsynced;
+        journey.forgets_all = std::exchange(loses_next_flush_, false);
+        journey.fails =
+            journey.fails || journey.forgets_all || time_.one_in(options_.fail_flush_one_in);
     } else if (validate(request, geometry_).has_value() && time_.one_in(2) && !journey.fails) {
         apply(request, request.bytes); // At the start of its way; else at its end.
         journey.applied = true;
@@ -49,9 +52,23 @@ void SimulatedDisk::apply(const BlockRequest& request, std::uint64_t bytes) {
     } else {
         std::ranges::fill(place, std::byte{0});
     }
+    mark_unsynced(request, bytes);
+}
+
+void SimulatedDisk::mark_unsynced(const BlockRequest& request, std::uint64_t bytes) {
     for (std::uint64_t at = request.offset; at < request.offset + bytes;
          at += options_.block_bytes) {
         medium_.unsynced.insert(at / options_.block_bytes);
+    }
+}
+
+/// Once a flush has failed, nobody tries again with what it was about.
+void SimulatedDisk::forget(const Journey& flush) {
+    const bool some = time_.one_in(2);
+    for (const std::uint64_t block : flush.flushes) {
+        if (flush.forgets_all || (some && time_.one_in(2))) {
+            medium_.unsynced.erase(block);
+        }
     }
 }
 
@@ -74,6 +91,8 @@ void SimulatedDisk::finish(Journey journey) {
         if (changes_data(request.operation) && time_.one_in(2)) {
             const std::uint64_t blocks = request.bytes / options_.block_bytes;
             apply(request, time_.below(blocks + 1) * options_.block_bytes);
+        } else if (request.operation == BlockOperation::flush) {
+            forget(journey);
         }
         request.done(request, Error::from_errno(EIO, options_.name + ": simulated failure"));
         return;
@@ -82,6 +101,8 @@ void SimulatedDisk::finish(Journey journey) {
         make_durable(journey.flushes);
     } else if (!journey.applied) {
         apply(request, request.bytes);
+    } else if (changes_data(request.operation)) {
+        mark_unsynced(request, request.bytes); // A flush that failed meanwhile was not about it.
     }
     if (changes_data(request.operation)) {
         medium_.written_bytes += request.bytes;

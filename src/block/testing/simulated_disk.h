@@ -2,7 +2,9 @@
 
 /// For tests and simulations: a disk in memory on simulated time. Requests overtake each other, a
 /// write changes the disk at any moment of its way, block by block; its data is taken from the
-/// caller's memory that late. What was not flushed may be lost when the power is cut.
+/// caller's memory that late. What was not flushed may be lost when the power is cut. A flush that
+/// fails may forget blocks, as page caches do: they read as before, and no later flush brings them
+/// to the medium.
 ///
 /// Owner thread only.
 
@@ -34,7 +36,8 @@ struct SimulatedDiskOptions {
     std::uint32_t block_bytes = 512;
     std::uint64_t fail_one_in =
         0; ///< Requests that fail at random, having changed anything or not.
-    std::uint64_t slow_one_in = 0; ///< Requests that take fifty times as long.
+    std::uint64_t fail_flush_one_in = 0; ///< Flushes, besides those.
+    std::uint64_t slow_one_in = 0;       ///< Requests that take fifty times as long.
 };
 
 class SimulatedDisk final : public BlockDevice {
@@ -48,7 +51,12 @@ class SimulatedDisk final : public BlockDevice {
     /// The machine's power goes: nothing of it completes any more, each unsynced block keeps its
     /// new or its old contents, each block on its way is written or not.
     void cut_power();
-    void set_fail_one_in(std::uint64_t odds) { options_.fail_one_in = odds; }
+    void set_fail_one_in(std::uint64_t odds) {
+        options_.fail_one_in = odds;
+        options_.fail_flush_one_in = odds;
+    }
+    /// The next flush fails and forgets all it was about.
+    void lose_next_flush() noexcept { loses_next_flush_ = true; }
 
     [[nodiscard]] const BlockGeometry& geometry() const noexcept override { return geometry_; }
     void submit(BlockRequest& request) override;
@@ -65,12 +73,15 @@ class SimulatedDisk final : public BlockDevice {
         sys::Moment due;
         bool applied = false;
         bool fails = false;
+        bool forgets_all = false;        ///< Of a flush that fails.
         std::set<std::uint64_t> flushes; ///< Of a flush: what it makes durable.
     };
 
     void ring();
     void finish(Journey journey);
     void apply(const BlockRequest& request, std::uint64_t bytes);
+    void mark_unsynced(const BlockRequest& request, std::uint64_t bytes);
+    void forget(const Journey& flush);
     void make_durable(const std::set<std::uint64_t>& blocks);
     void set_alarm();
 
@@ -79,6 +90,7 @@ class SimulatedDisk final : public BlockDevice {
     SimulatedDiskOptions options_;
     BlockGeometry geometry_;
     std::vector<Journey> on_their_way_;
+    bool loses_next_flush_ = false;
     std::unique_ptr<sys::Alarm> alarm_;
 };
 

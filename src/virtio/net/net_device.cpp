@@ -331,6 +331,9 @@ void NetDevice::port_is_gone(std::size_t index) {
         log::warn("net_port_gone", {{"device", section_id().to_string()}});
         host_->notify_config();
     }
+    if (std::exchange(pair.wants_output, false)) {
+        serve_tx(index); // There will never be room: what waited for it is dropped now.
+    }
 }
 
 // --- queues ---

@@ -262,6 +262,22 @@ TEST_F(NetDeviceTest, lost_port_takes_the_link_down) {
     EXPECT_EQ(config_status(*device), 0U);
 }
 
+TEST_F(NetDeviceTest, packets_that_waited_for_a_lost_port_are_dropped) {
+    constexpr int packets = 8;
+    const auto device = make_working(1, usual_features);
+    for (int i = 0; i < packets; ++i) {
+        send_frame(1, std::string(60000, 'x')); // More than the port has room for.
+    }
+    successor_port.reset();
+    network.far[0].reset();
+    for (int i = 0; i < packets; ++i) {
+        ASSERT_TRUE(driver->wait_used(1).has_value()) << "packet " << i;
+    }
+    EXPECT_GT(device->counters().sent.dropped, 0U);
+    send_frame(1, "a later frame");
+    EXPECT_TRUE(driver->wait_used(1).has_value());
+}
+
 TEST_F(NetDeviceTest, restore_refuses_another_machine_and_cut_sections) {
     const auto device = make(1);
     auto section = std::get<state::Section>(GODWIT_MUST(device->save()));
