@@ -95,7 +95,7 @@ class KillSweep(SuspendHost):
         broken = self.installation("e", "godwitd-next", "godwit-vmm-next")
         program = broken / "bin/godwitd"
         program.unlink()
-        program.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\nkill -9 $$\n')
+        program.write_text('#!/bin/sh\n[ "$1" = --check ] && exit 0\nkill -9 $$\n')
         program.chmod(0o755)
         done = self.godwit("exchange", "--all", "--mode", "suspend", "--to", str(broken), "--json", code=None)
         self.daemon.wait()
