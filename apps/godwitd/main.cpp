@@ -7,9 +7,11 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <optional>
+#include <string_view>
 
 namespace {
 
@@ -58,6 +60,20 @@ struct Inherited {
     int lock = -1;
     int join = -1;
 };
+
+constexpr int parsed = -1;
+constexpr int check_failed = 3;
+
+/// An exit code if that is all there is to do.
+int parse(CLI::App& app, int argc, char** argv) {
+    CLI11_PARSE(app, argc, argv);
+    return parsed;
+}
+
+bool check_asked(int argc, char** argv) {
+    return std::any_of(
+        argv, argv + argc, [](const char* word) { return std::string_view(word) == "--check"; });
+}
 
 godwit::Status serve(godwit::control::DaemonOptions options, const Inherited& inherited) {
     stop_request.emplace(GODWIT_TRY(godwit::sys::EventFd::create()));
@@ -110,12 +126,20 @@ int run(int argc, char** argv) {
         ->transform(CLI::AsSizeValue(false));
     bool foreground = true;
     app.add_flag("--foreground", foreground, "Stay in the foreground; it always does");
-    CLI11_PARSE(app, argc, argv);
+    bool check = false;
+    app.add_flag("--check", check, "Only say whether all of this can be understood; do nothing");
+    if (const int code = parse(app, argc, argv); code != parsed) {
+        // Not to be taken for that of a godwitd which does not know the flag.
+        return code != 0 && check_asked(argc, argv) ? check_failed : code;
+    }
 
     const auto policy = godwit::control::partition_policy_named(partition);
     if (!policy.has_value()) {
         std::fprintf(stderr, "godwitd: %s\n", policy.error().to_string().c_str());
         return 2;
+    }
+    if (check) {
+        return 0;
     }
     options.partition = *policy;
     options.exit_when_idle = std::chrono::seconds(idle_seconds);

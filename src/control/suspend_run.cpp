@@ -22,7 +22,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds daemon_check_time_max{5'000};
 constexpr milliseconds ready_time_max{15'000};
 /// What an old VMM's own limits are longer than ours, so that it is us who give up.
 constexpr milliseconds grace{10'000};
@@ -98,45 +97,6 @@ void SuspendRun::plan() {
             host_blockers_.push_back(Error::from_errno(errno, "use '" + program + "'").to_string());
         }
     }
-}
-
-/// A godwitd that cannot even say its version is not what this one is replaced with.
-void SuspendRun::check_daemon() {
-    if (request_.daemon_program.empty() || !host_blockers_.empty()) {
-        daemon_checked();
-        return;
-    }
-    auto process = sys::Process::spawn({.program = request_.daemon_program,
-                                        .arguments = {"--version"},
-                                        .fds = {},
-                                        .standard_error = nullptr});
-    if (!process.has_value()) {
-        host_blockers_.push_back(process.error().to_string());
-        daemon_checked();
-        return;
-    }
-    daemon_check_ = std::move(*process);
-    const auto look = [weak = weak_from_this()](std::uint32_t) {
-        if (const auto self = weak.lock(); self != nullptr && self->daemon_check_.has_value()) {
-            const auto end = self->daemon_check_->wait(milliseconds(0));
-            const bool good =
-                end.has_value() && end->has_value() && !(*end)->signalled && (*end)->code == 0;
-            if (!good) {
-                discard(self->daemon_check_->signal(SIGKILL), "it may have ended");
-                self->host_blockers_.push_back("the new godwitd '" + self->request_.daemon_program +
-                                               "' does not start");
-            }
-            self->timer_.reset();
-            self->daemon_watch_.reset();
-            self->daemon_check_.reset();
-            self->daemon_checked();
-        }
-    };
-    auto watch = supervisor_.parts_.loop.watch(daemon_check_->fd(), EPOLLIN, look);
-    if (watch.has_value()) {
-        daemon_watch_ = std::move(*watch);
-    }
-    arm(daemon_check_time_max, [look] { look(0); });
 }
 
 /// Machines without a blocker go on to prepare even if others have some: their new VMMs may find

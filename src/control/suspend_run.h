@@ -12,9 +12,9 @@
 ///   6  retire   the old VMMs report and end                             none; who hangs is killed
 ///   7  note     what the next godwitd must know is written              none
 ///   8  replace  this process becomes the new godwitd                    if it cannot be executed the old program
-///                                                                       starts again; one that starts and does not
-///                                                                       serve is the operator's; machines do not
-///                                                                       wait for either
+///                                                                       starts again; one that took its arguments
+///                                                                       in the plan and does not serve stays: no
+///                                                                       machine waits for it
 ///
 /// Numbers stand in fault points ("control.suspend.5"). Nothing is held before every machine has shown that it
 /// can be; from the commit on machines are independent of each other. The keepers go on when the pipe breaks
@@ -50,7 +50,11 @@ class SuspendRun : public std::enable_shared_from_this<SuspendRun> {
     struct Member;
 
     void plan();
+    // daemon_check.cpp
+    enum class DaemonKind : std::uint8_t { present, older };
     void check_daemon();
+    void ask_daemon(std::vector<std::string> arguments, DaemonKind kind);
+    void daemon_answered(DaemonKind kind);
     void daemon_checked();
     void start_members();
     [[nodiscard]] Status launch(Member& member);

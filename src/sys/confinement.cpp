@@ -11,10 +11,13 @@
 #include <sys/wait.h>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -26,6 +29,9 @@ namespace {
 
 constexpr unsigned long namespaces =
     CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC;
+constexpr std::chrono::milliseconds answer_time_max{5'000};
+/// What a process may take to be gone after SIGKILL; one that hangs in the kernel is left behind.
+constexpr std::chrono::milliseconds kill_time_max{1'000};
 /// Out of the way of the numbers a child is promised.
 constexpr int high_number = 700;
 constexpr std::uint64_t map_bytes_max = 64ULL << 10U;
@@ -159,7 +165,19 @@ struct Answer {
     Fd fd;
 };
 
-Answer receive_answer(const Fd& gate) {
+/// What the child has said, or that it is gone; timeout if it is silent for too long: it mounts
+/// what others serve, and nobody waits for them for ever.
+Result<Answer> receive_answer(const Fd& gate) {
+    pollfd waiting{.fd = gate.raw(), .events = POLLIN, .revents = 0};
+    int ready = 0;
+    do {
+        ready = ::poll(&waiting, 1, static_cast<int>(answer_time_max.count()));
+    } while (ready < 0 && errno == EINTR);
+    if (ready <= 0) {
+        return Error(ErrorCode::timeout,
+                     "the confined process did not get ready within " +
+                         std::to_string(answer_time_max.count()) + " ms");
+    }
     Answer answer;
     iovec piece{.iov_base = &answer.text, .iov_len = sizeof(answer.text)};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
@@ -192,12 +210,12 @@ Error refused(std::string_view step, int os_errno) {
 Result<Fd> follow(const Fd& gate, const SpawnOptions& options) {
     const std::byte go{1};
     GODWIT_TRY(write_all(gate, std::span(&go, 1)));
-    Answer first = receive_answer(gate);
+    Answer first = GODWIT_TRY(receive_answer(gate));
     if (first.bytes != sizeof(ConfinedAnswer)) {
         return refused("start", ECHILD);
     }
     if (first.text.step == 0) {
-        const Answer second = receive_answer(gate);
+        const Answer second = GODWIT_TRY(receive_answer(gate));
         if (second.bytes == 0) {
             return std::move(first.fd);
         }
@@ -254,18 +272,23 @@ Result<ConfinedProcess> spawn_confined(const SpawnOptions& options,
         run_child(child);
     }
     gate.theirs.reset();
+    Result<Process> process = Process::adopt(pid);
+    if (!process.has_value()) {
+        ::kill(pid, SIGKILL); // It waits for our word and has done nothing yet.
+        ::waitpid(pid, nullptr, 0);
+        return std::move(process.error());
+    }
     Status mapped = map_users(pid);
     Result<Fd> refusals =
         mapped.has_value()
             ? follow(gate.ours, options)
             : Result<Fd>(refused(mapped.error().to_string(), mapped.error().os_errno()));
     if (!refusals.has_value()) {
-        ::kill(pid, SIGKILL); // It may still wait for us.
-        ::waitpid(pid, nullptr, 0);
+        discard(process->signal(SIGKILL), "it may still wait for us");
+        discard(process->wait(kill_time_max), "its end is not what has failed");
         return std::move(refusals.error());
     }
-    return ConfinedProcess{.process = GODWIT_TRY(Process::adopt(pid)),
-                           .refusals = std::move(*refusals)};
+    return ConfinedProcess{.process = std::move(*process), .refusals = std::move(*refusals)};
 }
 
 Status leave_confinement(const Fd& root, Home home) {

@@ -239,6 +239,31 @@ class Refused(SuspendHost):
         for name in self.consoles:
             self.content(name)
 
+    def test_new_godwitd_that_does_not_understand_its_arguments(self):
+        self.start_daemon()
+        self.run_machines(1)
+        before = self.pids()
+        picky = self.installation("d", "godwitd-next", "godwit-vmm-next")
+        program = picky / "bin/godwitd"
+        program.unlink()
+        program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\nexec {BIN / "godwitd-next"} "$@" --no-such\n')
+        program.chmod(0o755)
+        report = self.suspend(picky, code=1)
+        self.assertIn("does not start", "\n".join(report["blockers"]))
+        self.unchanged(before)
+
+    def test_godwitd_that_knows_no_check_is_asked_for_its_version(self):
+        self.start_daemon()
+        self.run_machines(1)
+        older = self.installation("d", "godwitd-next", "godwit-vmm-next")
+        program = older / "bin/godwitd"
+        program.unlink()
+        program.write_text(f'#!/bin/sh\n[ "$1" = --check ] && exit 109\nexec {BIN / "godwitd-next"} "$@"\n')
+        program.chmod(0o755)
+        self.assertEqual(self.suspend(older)["outcome"], "done")
+        self.runs("m1")
+        self.content("m1")
+
     def test_new_vmm_of_one_machine_that_does_not_start_stops_all(self):
         self.start_daemon()
         self.run_machines(2)
