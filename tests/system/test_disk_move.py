@@ -18,16 +18,16 @@ import tempfile
 import time
 import unittest
 
-from vmm_harness import BEACON, BIN, Console, ControlError, MachineTest
+from vmm_harness import BEACON, BIN, Console, ControlError, MachineTest, parse_line
 
 import beacon_disk  # Found by the harness.
 
 SCHEMES = ("dbt", "mirror", "lr", "slr", "aio", "tiered")
 DISK_MIB = 64
 DISK_BYTES = DISK_MIB << 20
-LOAD = f"disk=journal disk_pattern=random disk_qd=4 disk_flush=16 disk_span={DISK_MIB}M disk_rate=2000 report_ms=200"
+LOAD = f"disk=journal disk_pattern=random disk_qd=4 disk_flush=16 disk_span={DISK_MIB}M disk_rate=1000 report_ms=200"
 # Slow enough that a move is found half-way for some seconds.
-SLOW = 8 << 20
+SLOW = 16 << 20
 # Only bounds for tests that fail: everything waits for events.
 END_S = 60
 
@@ -233,6 +233,31 @@ class DiskMoveTest(MachineTest):
         self.assertEqual(refused.exception.code, "not_found")
         self.finish(vmm, console, self.source)
 
+    def test_killed_at_the_switch_the_document_names_a_complete_image(self):
+        for point, lies_at in (("note", "source.raw"), ("noted", "there.raw")):
+            for scheme in ("slr", "mirror", "aio", "lr"):
+                with self.subTest(point=point, scheme=scheme):
+                    self.source = self.disk("source.raw", DISK_MIB)
+                    vmm = self.start(self.document(LOAD, disks=[self.source], vcpus=1, memory_mebibytes=64),
+                                     environment={"GODWIT_FAULT": f"machine.disk_move.{point}:kill"})
+                    console = self.console()
+                    console.read_until("report", 30)
+                    self.move(vmm, self.directory / "there.raw", scheme)
+                    self.assertEqual(vmm.wait_end(), -signal.SIGKILL)
+                    console.drain()
+                    console.socket.close()
+                    document = json.loads((self.directory / "machines/m/spec.json").read_text())
+                    image = pathlib.Path(document["disks"][0]["path"])
+                    self.assertEqual(image.name, lies_at)
+                    said = [event for event in map(parse_line, console.raw.split(b"\n")) if event and "disk" in event
+                            and event["event"] == "report"][-1]["disk"]
+                    found = beacon_disk.scan(str(image), 4096, int(said["run"], 16))
+                    self.assertEqual(found["violations"], [])
+                    self.assertGreaterEqual(found["newest_sequence"], said["newest_acknowledged"])
+                    self.assertGreaterEqual(found["blocks"], said["blocks_written"])
+                    (self.directory / "machines/m/spec.json").unlink()
+                    (self.directory / "there.raw").unlink()
+
     def test_two_disks_at_once(self):
         second = self.disk("second.raw", DISK_MIB)
         with open(second, "r+b") as file:
@@ -244,11 +269,11 @@ class DiskMoveTest(MachineTest):
         self.addCleanup(console.socket.close)
         console.read_until("report", 30)
         places = [self.directory / "a.raw", self.directory / "b.raw"]
-        vmm.call("disk_move", disk="disk1", destination=str(places[1]), scheme="slr", limit_bytes_per_second=2 * SLOW)
+        vmm.call("disk_move", disk="disk1", destination=str(places[1]), scheme="slr", limit_bytes_per_second=SLOW)
         with self.assertRaises(ControlError) as refused:
             self.move(vmm, places[1], "mirror")
         self.assertIn("in use", refused.exception.message)
-        self.move(vmm, places[0], "aio", limit_bytes_per_second=2 * SLOW)
+        self.move(vmm, places[0], "aio", limit_bytes_per_second=SLOW)
         ended = set()
         while len(ended) < 2:
             ended.add(self.wait_event(vmm, "ended")["disk"])

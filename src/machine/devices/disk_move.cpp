@@ -1,5 +1,6 @@
 #include "machine/devices/disk_move.h"
 
+#include "base/fault_point.h"
 #include "base/log.h"
 #include "machine/resources.h"
 
@@ -108,7 +109,10 @@ Status DiskMove::move(block::Scheme scheme) {
 /// The guest waits. From the good answer on its disk is the destination, for everybody.
 Status DiskMove::commit() {
     publish();
-    return args_.events.disk_moved ? args_.events.disk_moved(args_.index, spec_) : ok();
+    fault_point("machine.disk_move.note");
+    Status noted = args_.events.disk_moved ? args_.events.disk_moved(args_.index, spec_) : ok();
+    fault_point("machine.disk_move.noted");
+    return noted;
 }
 
 Status DiskMove::cancel() {
