@@ -1,5 +1,6 @@
-// An NBD client that says anything: the negotiation, in pieces, and what comes behind it as commands
-// against a disk of 1 MiB. The first byte chooses the pieces' size and whether the disk is read-only.
+// An NBD client that says anything: the negotiation, in pieces, and what comes behind it as
+// commands against a disk of 1 MiB. The first byte chooses the pieces' size and whether the disk is
+// read-only.
 
 #include "doors/nbd/command.h"
 #include "doors/nbd/negotiation.h"

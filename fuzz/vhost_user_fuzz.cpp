@@ -1,5 +1,6 @@
-// A front end that says anything: messages with payloads and descriptors of the input's choice, to a
-// session over a virtio disk in memory. Guest memory is a file whose first page is the input's, too.
+// A front end that says anything: messages with payloads and descriptors of the input's choice, to
+// a session over a virtio disk in memory. Guest memory is a file whose first page is the input's,
+// too.
 //
 // Each message: request (1 byte), what comes along (1 byte: how many descriptors, of which kind),
 // length of the payload (1 byte), payload.

@@ -150,7 +150,8 @@ int main(int argc, char** argv) {
                       "NBD for many clients: a path with a '/', or HOST:PORT (no TLS: keep it to "
                       "hosts you trust)");
     doors->require_option(1, 2);
-    command->add_option("--name", options.name, "Name of the NBD export; the empty one means it, too");
+    command->add_option(
+        "--name", options.name, "Name of the NBD export; the empty one means it, too");
     command->add_flag("--read-only", options.disk.read_only, "Nobody may write");
     command->add_option("--queues", options.blk.queues, "Queues at most, for all vCPUs of a guest")
         ->check(CLI::Range(1, 64))

@@ -66,5 +66,50 @@ TEST(GuestMemory, released_pages_read_as_zero) {
     EXPECT_EQ(GODWIT_MUST(memory->load<std::uint32_t>(Gpa{8 * page_size})), 0U);
 }
 
+/// Two mapped pages of a file, for memory made of parts.
+struct AssembledMemory : ::testing::Test {
+    AssembledMemory()
+        : object(GODWIT_MUST(sys::create_memfd("parts", 2 * page_size))), // memory is to be had
+          mapping(std::make_shared<sys::MappedRegion>(GODWIT_MUST( // of an object of that size
+              sys::MappedRegion::create(object, 0, 2 * page_size, sys::MapMode::shared)))) {}
+    [[nodiscard]] Result<std::shared_ptr<GuestMemory>>
+    assemble(const std::vector<GuestMemory::Part>& parts) const {
+        return GuestMemory::assemble(parts, mapping);
+    }
+    [[nodiscard]] std::span<std::byte> page(std::size_t index) const {
+        return mapping->bytes().subspan(index * page_size, page_size);
+    }
+    sys::Fd object;
+    std::shared_ptr<sys::MappedRegion> mapping;
+};
+
+TEST_F(AssembledMemory, parts_lie_where_they_are_said_to_lie_and_nowhere_else) {
+    auto memory = GODWIT_MUST(
+        assemble({{.start = Gpa{gib}, .bytes = page(1)}, {.start = Gpa{0}, .bytes = page(0)}}));
+    mapping.reset(); // the memory keeps it
+    ASSERT_TRUE(memory->store(Gpa{gib + 8}, std::uint32_t{5}).has_value());
+    std::uint32_t seen = 0;
+    ASSERT_TRUE(sys::pread_exact(object, std::as_writable_bytes(std::span(&seen, 1)), page_size + 8)
+                    .has_value());
+    EXPECT_EQ(seen, 5U);
+    EXPECT_FALSE(memory->contains(Gpa{page_size}, 1));
+    EXPECT_FALSE(memory->view(Gpa{gib + page_size - 4}, 8).has_value());
+    EXPECT_EQ(memory->ram_bytes(), 2 * page_size);
+    memory->start_write_log();
+    memory->note_written(Gpa{0}, 1);
+    EXPECT_EQ(memory->take_write_log()[0], 2U); // the second page in the order of the parts
+}
+
+TEST_F(AssembledMemory, overlaps_and_odd_parts_are_refused) {
+    EXPECT_FALSE(
+        assemble({{.start = Gpa{0}, .bytes = page(0)}, {.start = Gpa{0}, .bytes = page(1)}})
+            .has_value());
+    EXPECT_FALSE(assemble({{.start = Gpa{512}, .bytes = page(0)}}).has_value());
+    EXPECT_FALSE(assemble({{.start = Gpa{0}, .bytes = page(0).subspan(512)}}).has_value());
+    EXPECT_FALSE(assemble({{.start = Gpa{0}, .bytes = page(0).first(0)}}).has_value());
+    EXPECT_FALSE(assemble({{.start = Gpa{~std::uint64_t{4095}}, .bytes = page(0)}}).has_value());
+    EXPECT_TRUE(assemble({{.start = Gpa{0}, .bytes = page(0).first(100)}}).has_value());
+}
+
 } // namespace
 } // namespace godwit::memory

@@ -1,10 +1,10 @@
 #include "sys/tcp.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 #include <cerrno>
 #include <memory>
@@ -19,11 +19,11 @@ struct FreeAddresses {
 };
 
 Result<Fd> listen_at(const addrinfo& address, const std::string& name) {
-    Fd fd(::socket(
-        address.ai_family, address.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address.ai_protocol));
+    Fd fd(::socket(address.ai_family,
+                   address.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                   address.ai_protocol));
     const int on = 1;
-    if (!fd.valid() ||
-        ::setsockopt(fd.raw(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+    if (!fd.valid() || ::setsockopt(fd.raw(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
         ::bind(fd.raw(), address.ai_addr, address.ai_addrlen) != 0 ||
         ::listen(fd.raw(), tcp_backlog) != 0) {
         return Error::from_errno(errno, "listen at " + name);

@@ -125,8 +125,10 @@ ReplyHead read_reply(const Command& command, ReplyForm form) {
     if (form == ReplyForm::simple) {
         return plain_reply(command, form, Failure::none);
     }
-    std::vector<std::byte> out = chunk(
-        command, chunk_offset_data, static_cast<std::uint32_t>(sizeof(std::uint64_t)) + command.bytes);
+    std::vector<std::byte> out =
+        chunk(command,
+              chunk_offset_data,
+              static_cast<std::uint32_t>(sizeof(std::uint64_t)) + command.bytes);
     put(out, command.offset);
     return head_of(out);
 }

@@ -47,8 +47,10 @@ Connection::create(sys::Fd socket, ExportedDisk& exported, Export description) {
     std::unique_ptr<Connection> made(
         new Connection(std::move(socket), exported, std::move(description)));
     made->watched_ = EPOLLIN;
-    made->watch_ = GODWIT_TRY(exported.loop().watch(
-        made->socket_, EPOLLIN, [raw = made.get()](std::uint32_t events) { raw->on_ready(events); }));
+    made->watch_ = GODWIT_TRY(
+        exported.loop().watch(made->socket_, EPOLLIN, [raw = made.get()](std::uint32_t events) {
+            raw->on_ready(events);
+        }));
     return made;
 }
 
@@ -91,9 +93,9 @@ void Connection::on_ready(std::uint32_t events) {
 
 void Connection::read_all() {
     for (std::uint32_t i = 0; i < reads_per_pass && may_read(); ++i) {
-        const Result<bool> more = read_more();
-        if (!more.has_value()) {
-            end(more.error());
+        const Result<Got> got = read_more();
+        if (!got.has_value()) {
+            end(got.error());
             return;
         }
         const Status parsed = parse();
@@ -101,15 +103,15 @@ void Connection::read_all() {
             end(parsed);
             return;
         }
-        if (!*more) {
+        // Clients send a write's payload right behind its request: most often it is there by now.
+        if (*got == Got::nothing || (*got == Got::some && filling_ == nullptr)) {
             return;
         }
     }
 }
 
-/// One system call's worth: into the payload that is awaited, else into the input. False if there
-/// was less than could have been taken.
-Result<bool> Connection::read_more() {
+/// One system call's worth: into the payload that is awaited, else into the input.
+Result<Connection::Got> Connection::read_more() {
     std::span<std::byte> room;
     if (filling_ != nullptr) {
         room = filling_->buffer.bytes().subspan(filled_bytes_,
@@ -122,12 +124,12 @@ Result<bool> Connection::read_more() {
         }
         room = std::span(input_).subspan(in_end_);
         if (room.empty()) {
-            return false; // Everything waits for commands to end.
+            return Got::nothing; // Everything waits for commands to end.
         }
     }
     const Result<std::size_t> got = sys::read_some(socket_, room);
     if (!got.has_value()) {
-        return got.error().code() == ErrorCode::busy ? Result<bool>(false) : got.error();
+        return got.error().code() == ErrorCode::busy ? Result<Got>(Got::nothing) : got.error();
     }
     if (*got == 0) {
         return Error(ErrorCode::peer_closed, "the client closed the connection");
@@ -137,7 +139,7 @@ Result<bool> Connection::read_more() {
     } else {
         in_end_ += *got;
     }
-    return *got == room.size();
+    return *got == room.size() ? Got::all_asked_for : Got::some;
 }
 
 Status Connection::parse() {
@@ -201,7 +203,7 @@ Connection::Job& Connection::take_job(const Command& command) {
 void Connection::begin(const Command& command) {
     Job& job = take_job(command);
     const bool status = command.type == CommandType::block_status;
-    job.failure = !status ? to_request(command, disk_->geometry(), job.block)
+    job.failure = !status                     ? to_request(command, disk_->geometry(), job.block)
                   : negotiation_.allocation() ? check_status(command, disk_->geometry())
                                               : Failure::invalid;
     const bool moves = command.type == CommandType::write ||
@@ -355,8 +357,7 @@ Result<bool> Connection::send_some() {
             add(job->data);
         }
     }
-    const Result<std::size_t> sent =
-        sys::send_gathered(socket_, std::span(pieces).first(count));
+    const Result<std::size_t> sent = sys::send_gathered(socket_, std::span(pieces).first(count));
     if (!sent.has_value()) {
         return sent.error().code() == ErrorCode::busy ? Result<bool>(false) : sent.error();
     }
@@ -383,8 +384,8 @@ void Connection::rearm() {
         return;
     }
     const bool sends = !broken_ && (!answers_.empty() || !negotiation_.output().empty());
-    const std::uint32_t wanted = (may_read() ? std::uint32_t{EPOLLIN} : 0U) |
-                                 (sends ? std::uint32_t{EPOLLOUT} : 0U);
+    const std::uint32_t wanted =
+        (may_read() ? std::uint32_t{EPOLLIN} : 0U) | (sends ? std::uint32_t{EPOLLOUT} : 0U);
     if (wanted == watched_) {
         return;
     }

@@ -54,7 +54,7 @@ class Connection {
         iovec segment{};
         Failure failure = Failure::none;
         ReplyHead head;
-        std::vector<std::byte> extents; ///< Of a block status.
+        std::vector<std::byte> extents;  ///< Of a block status.
         std::span<const std::byte> data; ///< What follows the head.
         Connection* connection = nullptr;
     };
@@ -62,7 +62,8 @@ class Connection {
 
     void on_ready(std::uint32_t events);
     void read_all();
-    [[nodiscard]] Result<bool> read_more();
+    enum class Got : std::uint8_t { nothing, some, all_asked_for };
+    [[nodiscard]] Result<Got> read_more();
     [[nodiscard]] Status parse();
     [[nodiscard]] Result<bool> parse_one();
     void begin(const Command& command);
@@ -90,16 +91,16 @@ class Connection {
     std::vector<std::byte> input_; ///< What was received and not understood yet: from in_first_ on.
     std::size_t in_first_ = 0;
     std::size_t in_end_ = 0;
-    Job* filling_ = nullptr;        ///< The write whose payload comes.
+    Job* filling_ = nullptr;         ///< The write whose payload comes.
     std::uint64_t filled_bytes_ = 0; ///< Of that.
 
     std::vector<std::unique_ptr<Job>> jobs_;
     std::vector<Job*> idle_;
     std::uint64_t busy_bytes_ = 0;
     std::uint32_t in_flight_ = 0;
-    std::deque<Job*> answers_;       ///< To be sent, in this order.
-    std::size_t sent_of_first_ = 0;  ///< Bytes of the first of them.
-    std::uint32_t watched_ = 0;      ///< The events waited for.
+    std::deque<Job*> answers_;      ///< To be sent, in this order.
+    std::size_t sent_of_first_ = 0; ///< Bytes of the first of them.
+    std::uint32_t watched_ = 0;     ///< The events waited for.
     sys::EventLoop::Handle watch_;
 };
 

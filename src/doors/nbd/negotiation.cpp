@@ -61,7 +61,8 @@ Result<std::size_t> Negotiation::take(std::span<const std::byte> in) {
             return std::size_t{0};
         }
         const auto flags = get<std::uint32_t>(in, 0);
-        if ((flags & fixed_newstyle) == 0 || (flags & ~std::uint32_t{fixed_newstyle | no_zeroes}) != 0) {
+        if ((flags & fixed_newstyle) == 0 ||
+            (flags & ~std::uint32_t{fixed_newstyle | no_zeroes}) != 0) {
             return Error(ErrorCode::corrupt, "client flags " + std::to_string(flags));
         }
         without_zeroes_ = (flags & no_zeroes) != 0;

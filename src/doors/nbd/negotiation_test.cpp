@@ -68,14 +68,13 @@ struct NegotiationTest : ::testing::Test {
         }
         return kinds;
     }
-    void expect_answers(Option kind, const std::vector<std::byte>& data, std::vector<Answer> wanted) {
+    void
+    expect_answers(Option kind, const std::vector<std::byte>& data, std::vector<Answer> wanted) {
         EXPECT_TRUE(feed(option(kind, data)).has_value());
         EXPECT_EQ(answers(), wanted);
     }
-    Negotiation negotiation{{.name = "disk",
-                             .bytes = export_bytes,
-                             .flags = export_flags,
-                             .block_bytes_min = 512}};
+    Negotiation negotiation{
+        {.name = "disk", .bytes = export_bytes, .flags = export_flags, .block_bytes_min = 512}};
 };
 
 TEST_F(NegotiationTest, GoLeadsToTransmissionWithEverythingAgreedOn) {
@@ -116,9 +115,8 @@ TEST_F(NegotiationTest, AnswersWhatItDoesNotKnowAndGoesOn) {
     expect_answers(Option::go, counted("disk"), {Answer::invalid});
     expect_answers(Option::structured_reply, {std::byte{1}}, {Answer::invalid});
     expect_answers(Option::set_meta_context, contexts("disk", {}), {Answer::invalid});
-    expect_answers(Option::list_meta_context,
-                   contexts("disk", {}),
-                   {Answer::meta_context, Answer::ack});
+    expect_answers(
+        Option::list_meta_context, contexts("disk", {}), {Answer::meta_context, Answer::ack});
     EXPECT_FALSE(negotiation.allocation());
     expect_answers(Option::structured_reply, {}, {Answer::ack});
     expect_answers(Option::set_meta_context, contexts("other", {}), {Answer::unknown});

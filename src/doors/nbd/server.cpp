@@ -24,8 +24,8 @@ Server::create(const std::string& address, ExportedDisk& disk, const std::string
     GODWIT_TRY(made->listen(address));
     const auto start = [raw = made.get()]() -> Status {
         const sys::Fd& socket = raw->path_.has_value() ? raw->path_->fd() : raw->tcp_;
-        raw->listening_ = GODWIT_TRY(raw->disk_.loop().watch(
-            socket, EPOLLIN, [raw](std::uint32_t) { raw->accept(); }));
+        raw->listening_ = GODWIT_TRY(
+            raw->disk_.loop().watch(socket, EPOLLIN, [raw](std::uint32_t) { raw->accept(); }));
         raw->before_wait_ = raw->disk_.loop().before_wait([raw](bool) {
             raw->finish_pass();
             return for_ever;
@@ -84,8 +84,7 @@ Export Server::description() const {
     // The disk as it is now: it may have grown since it was opened.
     const block::BlockGeometry& geometry = disk_.disk().geometry();
     namespace flag = transmission_flag;
-    unsigned flags =
-        flag::has_flags | flag::send_flush | flag::send_fua | flag::can_multi_conn;
+    unsigned flags = flag::has_flags | flag::send_flush | flag::send_fua | flag::can_multi_conn;
     if (geometry.read_only) {
         flags |= flag::read_only;
     } else {

@@ -1,6 +1,5 @@
-#include "doors/nbd/server.h"
-
 #include "block/testing/temporary_image.h"
+#include "doors/nbd/server.h"
 #include "sys/clock.h"
 #include "sys/stream.h"
 
@@ -81,9 +80,8 @@ class Client {
     }
 
   private:
-    static void add_option(std::vector<std::byte>& to,
-                           Option kind,
-                           const std::vector<std::byte>& data) {
+    static void
+    add_option(std::vector<std::byte>& to, Option kind, const std::vector<std::byte>& data) {
         put(to, magic_option);
         put(to, static_cast<std::uint32_t>(kind));
         put(to, static_cast<std::uint32_t>(data.size()));
