@@ -152,10 +152,13 @@ void OverlayDevice::begin_checkpoint() {
         }
     }
     next_header_ = state_.header;
+    // Blocks of an attempt that came to nothing must not count as this one's.
+    next_header_.journal_id = ++last_journal_id_;
     ++next_header_.generation;
     next_header_.active_half = 1 - next_header_.active_half;
     blocks_ = checkpoint_blocks(next_header_, state_.map);
     GODWIT_ASSERT(blocks_.size() <= next_header_.journal_blocks); // By its size.
+    next_header_.checkpoint_blocks = static_cast<std::uint32_t>(blocks_.size());
     next_block_ = 0;
     stage_ = CommitStage::checkpoint;
     commit_step();

@@ -49,7 +49,8 @@ OverlayDevice::OverlayDevice(std::unique_ptr<BlockDevice> base,
                              Hooks hooks)
     : clock_(clock), options_(options), hooks_(std::move(hooks)), base_(std::move(base)),
       delta_(std::move(delta)), state_(std::move(state)), geometry_(base_->geometry()),
-      metadata_(delta_block_bytes), fold_buffer_(state_.header.cluster_bytes) {
+      last_journal_id_(state_.header.journal_id), metadata_(delta_block_bytes),
+      fold_buffer_(state_.header.cluster_bytes) {
     geometry_.read_only = false;
     geometry_.can_write_zeroes = delta_->geometry().can_write_zeroes;
 }

@@ -6,8 +6,7 @@
 /// - A flush makes the data durable, then the journal that names it; without new clusters the data
 ///   alone (LS-7). Overlapping changes are done in the order they came.
 /// - Above the high-water mark each new cluster waits a little, more the fuller it is; when the
-/// delta
-///   is full, changes that need one wait until fold() makes room: never an error (LS-6).
+///   delta is full, changes that need one wait until fold() makes room: never an error (LS-6).
 /// - fold() brings everything back into the base (LS-8), beside the guest's requests: from then on
 ///   new clusters go to the base at once. It may be interrupted by a crash anywhere and begun
 ///   again.
@@ -209,6 +208,7 @@ class OverlayDevice final : public BlockDevice {
     std::vector<DeltaBlock> blocks_;     ///< Of a checkpoint.
     std::size_t next_block_ = 0;
     DeltaHeader next_header_;
+    std::uint64_t last_journal_id_; ///< From a random beginning, so that no other process has it.
     bool header_due_ = false; ///< Its header may or may not be there: it comes before all else.
     std::vector<Operation*> commit_wanted_;
     std::vector<Operation*> commit_serves_;
