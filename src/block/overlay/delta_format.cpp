@@ -2,6 +2,7 @@
 
 #include "base/units.h"
 #include "block/aligned_buffer.h"
+#include "sys/entropy.h"
 
 #include <sys/ioctl.h>
 
@@ -20,10 +21,16 @@ namespace {
 
 constexpr std::array magic{'G', 'O', 'D', 'W', 'D', 'L', 'T', '1'};
 constexpr std::array journal_magic{'D', 'L', 'T', 'J'};
-constexpr std::uint32_t version = 1;
+constexpr std::uint32_t version = 2;
 constexpr std::size_t header_checksum_place = 80;
 constexpr std::size_t journal_checksum_place = 40;
+constexpr std::size_t header_end = 100; ///< Zeros from there on.
+constexpr std::size_t journal_id_place = 48;
+constexpr std::size_t journal_reserved_place = 56;
 constexpr std::size_t entries_place = 64;
+/// Clusters that a journal may name for each slot, counted as often as they are named: a checkpoint
+/// names each once, and then each is filled and folded once before the next.
+constexpr std::uint64_t named_per_slot_max = 4;
 constexpr std::size_t entry_bytes = 16;
 constexpr std::uint64_t slots_min = 16;
 static_assert(entries_place + delta_entries_max * entry_bytes == delta_block_bytes);
@@ -45,6 +52,10 @@ std::uint64_t checksum_of(std::span<const std::byte> block, std::size_t place) n
     std::ranges::copy(block.first(delta_block_bytes), copy.begin());
     put(std::span(copy), place, std::uint64_t{0});
     return XXH3_64bits(copy.data(), copy.size());
+}
+
+bool is_zero(std::span<const std::byte> bytes) noexcept {
+    return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
 }
 
 Error corrupt(const std::string& what) {
@@ -76,6 +87,8 @@ DeltaBlock encode(const DeltaHeader& header) {
     put(out, 52, header.active_half);
     put(out, 56, header.epoch);
     std::memcpy(block.data() + 64, header.snapshot_id.data(), header.snapshot_id.size());
+    put(out, 88, header.journal_id);
+    put(out, 96, header.checkpoint_blocks);
     put(out, header_checksum_place, checksum_of(block, header_checksum_place));
     return block;
 }
@@ -94,7 +107,8 @@ Status validate(const DeltaHeader& header) {
     }
     if (header.slots == 0 || header.slots > delta_slots_max || header.active_half > 1 ||
         header.journal_blocks < journal_blocks_for(header.slots) ||
-        header.journal_blocks > 2 * journal_blocks_for(header.slots)) {
+        header.journal_blocks > 2 * journal_blocks_for(header.slots) ||
+        header.checkpoint_blocks > header.journal_blocks) {
         return corrupt("its journal does not fit its slots");
     }
     if (header.data_offset % delta_block_bytes != 0 ||
@@ -128,8 +142,13 @@ Result<DeltaHeader> decode_delta_header(std::span<const std::byte> block) {
                        .data_offset = get<std::uint64_t>(block, 40),
                        .journal_blocks = get<std::uint32_t>(block, 48),
                        .active_half = get<std::uint32_t>(block, 52),
-                       .epoch = get<std::uint64_t>(block, 56)};
+                       .epoch = get<std::uint64_t>(block, 56),
+                       .journal_id = get<std::uint64_t>(block, 88),
+                       .checkpoint_blocks = get<std::uint32_t>(block, 96)};
     std::memcpy(header.snapshot_id.data(), block.data() + 64, header.snapshot_id.size());
+    if (!is_zero(block.first(delta_block_bytes).subspan(header_end))) {
+        return corrupt("its header says what this version does not know");
+    }
     GODWIT_TRY(validate(header));
     return header;
 }
@@ -144,6 +163,7 @@ encode(const DeltaHeader& header, std::uint64_t index, std::span<const DeltaEntr
     put(out, 8, header.generation);
     put(out, 16, index);
     std::memcpy(block.data() + 24, header.snapshot_id.data(), header.snapshot_id.size());
+    put(out, journal_id_place, header.journal_id);
     std::size_t place = entries_place;
     for (const DeltaEntry& entry : entries) {
         put(out, place, entry.cluster);
@@ -163,6 +183,9 @@ bool decode_delta_journal(std::span<const std::byte> block,
     if (std::memcmp(block.data(), journal_magic.data(), journal_magic.size()) != 0 ||
         count > delta_entries_max || get<std::uint64_t>(block, 8) != header.generation ||
         get<std::uint64_t>(block, 16) != index ||
+        get<std::uint64_t>(block, journal_id_place) != header.journal_id ||
+        !is_zero(block.subspan(journal_reserved_place, entries_place - journal_reserved_place)) ||
+        !is_zero(block.first(delta_block_bytes).subspan(entries_place + count * entry_bytes)) ||
         std::memcmp(block.data() + 24, header.snapshot_id.data(), header.snapshot_id.size()) != 0 ||
         get<std::uint64_t>(block, journal_checksum_place) !=
             checksum_of(block, journal_checksum_place)) {
@@ -206,11 +229,25 @@ Status DeltaFile::flush() {
 
 // --- creating, opening, checking ---
 
+namespace {
+
+Result<std::uint64_t> new_journal_id() {
+    std::array<std::byte, sizeof(std::uint64_t)> bytes{};
+    GODWIT_TRY(sys::system_random().random_bytes(bytes));
+    return std::bit_cast<std::uint64_t>(bytes);
+}
+
+} // namespace
+
 Status create_delta(DeltaStorage& storage, const DeltaOptions& options) {
     DeltaHeader header{.cluster_bytes = options.cluster_bytes,
                        .disk_bytes = options.disk_bytes,
                        .epoch = options.epoch,
-                       .snapshot_id = options.snapshot_id};
+                       .snapshot_id = options.snapshot_id,
+                       .journal_id = GODWIT_TRY(new_journal_id())};
+    if (header.snapshot_id == SnapshotId{}) {
+        GODWIT_TRY(sys::system_random().random_bytes(header.snapshot_id));
+    }
     const std::uint64_t room = GODWIT_TRY(storage.bytes());
     // A cluster takes its own bytes and, with slack, two journal blocks in 252 twice.
     const std::uint64_t per_slot =
@@ -289,13 +326,22 @@ Result<DeltaState> read_delta(DeltaStorage& storage) {
         .header = header, .map = DeltaMap(header.clusters()), .used = BlockSet(header.slots)};
     DeltaBlock block{};
     std::vector<DeltaEntry> entries;
+    std::uint64_t named = 0;
     while (state.journal_index < header.journal_blocks) {
         GODWIT_TRY(storage.read(header.journal_place(state.journal_index), block));
         entries.clear();
         if (!decode_delta_journal(block, header, state.journal_index, entries)) {
+            if (state.journal_index < header.checkpoint_blocks) {
+                return corrupt("block " + std::to_string(state.journal_index) +
+                               " of its checkpoint is damaged");
+            }
             break;
         }
         for (const DeltaEntry& entry : entries) {
+            named += entry.count;
+            if (named > named_per_slot_max * header.slots) {
+                return corrupt("its journal names more clusters than it can have held");
+            }
             GODWIT_TRY(apply(entry, state));
         }
         ++state.journal_index;
@@ -341,6 +387,8 @@ Result<DeltaState> open_delta(DeltaStorage& storage, std::uint64_t epoch) {
                      "the disk delta belongs to an owner of epoch " +
                          std::to_string(state.header.epoch) + ", not " + std::to_string(epoch));
     }
+    // An attempt that came to nothing may have left blocks of the same generation there.
+    state.header.journal_id = GODWIT_TRY(new_journal_id());
     ++state.header.generation;
     state.header.active_half = 1 - state.header.active_half;
     state.header.epoch = epoch;
@@ -349,6 +397,7 @@ Result<DeltaState> open_delta(DeltaStorage& storage, std::uint64_t epoch) {
         GODWIT_TRY(storage.write(state.header.journal_place(i), blocks[i]));
     }
     state.journal_index = blocks.size();
+    state.header.checkpoint_blocks = static_cast<std::uint32_t>(blocks.size());
     GODWIT_TRY(storage.flush());
     GODWIT_TRY(
         storage.write(state.header.generation % 2 * delta_block_bytes, encode(state.header)));

@@ -22,11 +22,11 @@ namespace godwit::block {
 inline constexpr std::uint64_t delta_block_bytes = 4096;
 inline constexpr std::uint64_t delta_journal_offset = 2 * delta_block_bytes;
 inline constexpr std::size_t delta_entries_max = 252;
-inline constexpr std::uint64_t delta_slots_max = (std::uint64_t{1} << 31U) - 2;
+inline constexpr std::uint64_t delta_slots_max = std::uint64_t{1} << 28U;
 inline constexpr std::uint32_t delta_cluster_bytes_min = 4096;
 inline constexpr std::uint32_t delta_cluster_bytes_max = 1U << 20U;
-/// Of the disk; an empty map takes 8 bytes for 1024 of them.
-inline constexpr std::uint64_t delta_clusters_max = std::uint64_t{1} << 32U;
+/// Of the disk. An empty map takes 8 bytes for 1024 of them, a full one 4 KiB: at most 4 GiB.
+inline constexpr std::uint64_t delta_clusters_max = std::uint64_t{1} << 30U;
 
 using SnapshotId = std::array<std::byte, 16>;
 
@@ -40,6 +40,8 @@ struct DeltaHeader {
     std::uint32_t active_half = 0;
     std::uint64_t epoch = 0;
     SnapshotId snapshot_id{};
+    std::uint64_t journal_id = 0;        ///< Of this journal, and of no attempt before or after it.
+    std::uint32_t checkpoint_blocks = 0; ///< The journal's first ones, durable before the header.
 
     [[nodiscard]] std::uint64_t clusters() const noexcept {
         return (disk_bytes + cluster_bytes - 1) / cluster_bytes;
@@ -65,7 +67,7 @@ using DeltaBlock = std::array<std::byte, delta_block_bytes>;
 /// At most delta_entries_max entries.
 [[nodiscard]] DeltaBlock
 encode(const DeltaHeader& header, std::uint64_t index, std::span<const DeltaEntry> entries);
-/// Its entries, unchecked but for their form; nothing if the journal has ended before it.
+/// Appends its entries, unchecked but for their form; false if it is not of this journal.
 [[nodiscard]] bool decode_delta_journal(std::span<const std::byte> block,
                                         const DeltaHeader& header,
                                         std::uint64_t index,
@@ -101,14 +103,14 @@ struct DeltaOptions {
     std::uint64_t disk_bytes = 0;
     std::uint32_t cluster_bytes = 16 * 1024;
     std::uint64_t epoch = 0;
-    SnapshotId snapshot_id{};
+    SnapshotId snapshot_id{}; ///< Zeros: a random one.
 };
 
-/// Lays a new delta into all the room there is. Writes one block (LS-1). resource_exhausted if it
-/// holds not even 16 clusters.
+/// Lays a new delta into all the room there is. Writes two blocks, its header and zeros in the
+/// other one's place (LS-1). resource_exhausted if it holds not even 16 clusters.
 [[nodiscard]] Status create_delta(DeltaStorage& storage, const DeltaOptions& options);
 
-/// What an opened delta says; its checkpoint has been made.
+/// What an opened delta says. Its checkpoint has been made.
 struct DeltaState {
     DeltaHeader header;
     DeltaMap map;
@@ -127,7 +129,7 @@ struct DeltaCheck {
 };
 [[nodiscard]] Result<DeltaCheck> check_delta(DeltaStorage& storage);
 
-/// All durable entries of the map, and `more`, as blocks of a checkpoint.
+/// All durable entries of the map as blocks of a checkpoint.
 [[nodiscard]] std::vector<DeltaBlock> checkpoint_blocks(const DeltaHeader& header,
                                                         const DeltaMap& map);
 

@@ -26,6 +26,11 @@ void LayeredDevice::done(BlockRequest& request, Status status) noexcept {
     auto& device = *static_cast<LayeredDevice*>(taken.device);
     device.pool_.restore(taken);
     --device.in_flight_;
+    if (request.operation == BlockOperation::flush && status.has_value() &&
+        device.owed_failure_.has_value()) {
+        status = std::move(*device.owed_failure_);
+        device.owed_failure_.reset();
+    }
     request.done(request, std::move(status));
     if (device.changing_) {
         device.flush_when_drained();
@@ -63,6 +68,9 @@ void LayeredDevice::make_change() {
     if (status.has_value()) {
         layers_ = change_(std::move(layers_));
         geometry_.bytes = layers_->geometry().bytes;
+    }
+    if (!status.has_value()) {
+        owed_failure_ = status.error();
     }
     change_ = nullptr;
     changing_ = false;

@@ -15,6 +15,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 namespace godwit::block {
 
@@ -60,6 +61,8 @@ class LayeredDevice final : public BlockDevice {
     bool changing_ = false;
     bool flushing_ = false; ///< The change's own flush is on its way, or has ended.
     Status flushed_status_;
+    /// The flush before a change failed: the guest's next one does as well.
+    std::optional<Error> owed_failure_;
     Change change_;
     Changed changed_;
     BlockRequest flush_;

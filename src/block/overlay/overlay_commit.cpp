@@ -2,11 +2,16 @@
 // other half when the journal is full. One commit at a time serves all that wanted one before it
 // began.
 //
-//     data -> [base] -> [journal .. journal_flush] -> end
-//                  \-> checkpoint .. checkpoint_flush -> header -> header_flush -> end
+//     [rewrite] -> data -> [base] -> [journal .. journal_flush] -> end
+//                               \-> checkpoint .. checkpoint_flush -> header -> header_flush -> end
+//
+// What a failure leaves to the next commit: everything that was to be named, in the same blocks of
+// the journal; if the base was not flushed, without what was to be named as lying there; if a flush
+// failed, what is to be named is written again before.
 #include "block/overlay/overlay_device.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace godwit::block {
@@ -20,6 +25,13 @@ void OverlayDevice::want_commit(Operation& operation) {
 
 void OverlayDevice::start_commit() {
     commit_serves_ = std::exchange(commit_wanted_, {});
+    stage_ = CommitStage::rewrite;
+    rewrite_next_ = 0;
+    rewrite_cluster_ = 0;
+    rewrite_on();
+}
+
+void OverlayDevice::flush_data() {
     committing_ = std::exchange(pending_, {});
     committed_ = 0;
     stage_ = CommitStage::data;
@@ -53,15 +65,17 @@ void OverlayDevice::metadata_done(BlockRequest& request, Status status) noexcept
 void OverlayDevice::commit_step() {
     switch (stage_) {
     case CommitStage::none:
+    case CommitStage::rewrite:
         return;
     case CommitStage::data:
-        if (folding_) {
+        if (folding_ || base_flush_due_) {
             stage_ = CommitStage::base;
             write_metadata(BlockOperation::flush, 0);
             return;
         }
         [[fallthrough]];
     case CommitStage::base:
+        base_flush_due_ = base_flush_due_ && stage_ != CommitStage::base;
         if (header_due_) {
             stage_ = CommitStage::checkpoint_flush;
             commit_step();
@@ -101,6 +115,7 @@ void OverlayDevice::commit_step() {
         header_due_ = false;
         state_.header = next_header_;
         state_.journal_index = blocks_.size();
+        durable_journal_index_ = blocks_.size();
         // What came after the checkpoint was written follows; the rest says the same again.
         stage_ = CommitStage::journal;
         in_block_ = 0;
@@ -152,31 +167,105 @@ void OverlayDevice::begin_checkpoint() {
         }
     }
     next_header_ = state_.header;
+    // Blocks of an attempt that came to nothing must not count as this one's.
+    next_header_.journal_id = ++last_journal_id_;
     ++next_header_.generation;
     next_header_.active_half = 1 - next_header_.active_half;
     blocks_ = checkpoint_blocks(next_header_, state_.map);
     GODWIT_ASSERT(blocks_.size() <= next_header_.journal_blocks); // By its size.
+    next_header_.checkpoint_blocks = static_cast<std::uint32_t>(blocks_.size());
     next_block_ = 0;
     stage_ = CommitStage::checkpoint;
     commit_step();
 }
 
 void OverlayDevice::end_commit(Status status) {
-    stage_ = CommitStage::none;
+    const CommitStage ended_at = std::exchange(stage_, CommitStage::none);
+    base_flushed_ = ended_at >= CommitStage::journal;
     if (status.has_value()) {
         std::ranges::for_each(committing_,
                               [this](const DeltaEntry& entry) { mark_durable(entry); });
+        durable_journal_index_ = state_.journal_index;
     } else {
-        // The next commit tries again; blocks that were written meanwhile say nothing wrong.
-        pending_.insert(pending_.begin(), committing_.begin(), committing_.end());
+        take_back(ended_at);
     }
     committing_.clear();
+    bool heard = false;
     for (Operation* operation : std::exchange(commit_serves_, {})) {
         Status answer = status.has_value() ? ok() : Status(Error(status.error()));
+        if (operation->guest != &fold_request_ &&
+            operation->guest->operation == BlockOperation::flush) {
+            heard = true;
+            answer = answer.has_value() ? take_owed_failure() : std::move(answer);
+        }
         finish(*operation, std::move(answer));
+    }
+    if (!status.has_value() && !heard) {
+        owed_failure_ = std::move(status.error());
     }
     if (stage_ == CommitStage::none && !commit_wanted_.empty()) {
         start_commit();
+    }
+}
+
+Status OverlayDevice::take_owed_failure() {
+    if (!owed_failure_.has_value()) {
+        return ok();
+    }
+    Status status(std::move(*owed_failure_));
+    owed_failure_.reset();
+    return status;
+}
+
+/// For the next commit. Blocks that were written and not flushed say nothing wrong meanwhile.
+void OverlayDevice::take_back(CommitStage failed_at) {
+    state_.journal_index = durable_journal_index_;
+    if (failed_at < CommitStage::journal) {
+        // A batch that goes on was copied before: if the next commit is to name it, it is anew.
+        committing_ = without_folded(committing_);
+        pending_ = without_folded(pending_);
+        fold_spoilt_ = true;
+    }
+    for (Operation& operation : operations_) {
+        // What it has written so far may be lost, and it has not been told so with a flush.
+        operation.again = operation.claimed && operation.done_bytes > 0;
+    }
+    pending_.insert(pending_.begin(), committing_.begin(), committing_.end());
+    const bool flush_failed =
+        failed_at == CommitStage::data || failed_at == CommitStage::journal_flush ||
+        failed_at == CommitStage::checkpoint_flush || failed_at == CommitStage::header_flush;
+    if (flush_failed) {
+        suspects_.clear();
+        std::ranges::copy_if(pending_, std::back_inserter(suspects_), [](const DeltaEntry& entry) {
+            return entry.slot != DeltaMap::none;
+        });
+    }
+}
+
+/// Without what the delta goes on to have after all, as the base has not been flushed.
+std::vector<DeltaEntry>
+OverlayDevice::without_folded(const std::vector<DeltaEntry>& entries) const {
+    std::vector<DeltaEntry> kept;
+    for (const DeltaEntry& entry : entries) {
+        if (entry.slot != DeltaMap::none) {
+            kept.push_back(entry);
+            continue;
+        }
+        for (std::uint64_t i = 0; i < entry.count; ++i) {
+            if (state_.map.slot(entry.cluster + i) == DeltaMap::none) { // Of a batch before.
+                append_in_base(kept, entry.cluster + i);
+            }
+        }
+    }
+    return kept;
+}
+
+void OverlayDevice::append_in_base(std::vector<DeltaEntry>& entries, std::uint64_t cluster) {
+    if (!entries.empty() && entries.back().slot == DeltaMap::none &&
+        entries.back().cluster + entries.back().count == cluster) {
+        ++entries.back().count;
+    } else {
+        entries.push_back({.cluster = cluster, .slot = DeltaMap::none, .count = 1});
     }
 }
 

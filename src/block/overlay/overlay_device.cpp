@@ -34,7 +34,8 @@ Result<std::unique_ptr<OverlayDevice>> OverlayDevice::create(std::unique_ptr<Blo
     }
     std::unique_ptr<OverlayDevice> made(new OverlayDevice(
         std::move(base), std::move(delta), std::move(state), clock, options, std::move(hooks)));
-    if (made->metadata_.size() == 0 || made->fold_buffer_.size() == 0) {
+    if (made->metadata_.size() == 0 || made->fold_buffer_.size() == 0 ||
+        made->rewrite_buffer_.size() == 0) {
         return Error(ErrorCode::resource_exhausted, "no memory for a delta's metadata");
     }
     made->alarm_ = GODWIT_TRY(clock.create_alarm([raw = made.get()] { raw->ring(); }));
@@ -49,7 +50,9 @@ OverlayDevice::OverlayDevice(std::unique_ptr<BlockDevice> base,
                              Hooks hooks)
     : clock_(clock), options_(options), hooks_(std::move(hooks)), base_(std::move(base)),
       delta_(std::move(delta)), state_(std::move(state)), geometry_(base_->geometry()),
-      metadata_(delta_block_bytes), fold_buffer_(state_.header.cluster_bytes) {
+      last_journal_id_(state_.header.journal_id), durable_journal_index_(state_.journal_index),
+      base_flush_due_(!base_->geometry().read_only), metadata_(delta_block_bytes),
+      rewrite_buffer_(state_.header.cluster_bytes), fold_buffer_(state_.header.cluster_bytes) {
     geometry_.read_only = false;
     geometry_.can_write_zeroes = delta_->geometry().can_write_zeroes;
 }
@@ -69,6 +72,7 @@ void OverlayDevice::kick() {
 
 std::unique_ptr<BlockDevice> OverlayDevice::take_base() {
     GODWIT_ASSERT(state_.map.count() == 0 && in_flight_ == 0 && !folding_now_);
+    GODWIT_ASSERT(stage_ == CommitStage::none && pending_.empty() && committing_.empty());
     closing_ = true;
     return std::move(base_);
 }
@@ -92,6 +96,7 @@ OverlayDevice::Operation& OverlayDevice::take_operation(BlockRequest& request) {
     operation.filling = false;
     operation.paced = false;
     operation.needs_commit = false;
+    operation.again = false;
     return operation;
 }
 
@@ -139,10 +144,17 @@ void OverlayDevice::finish(Operation& operation, Status status) {
 
 /// The next part of the operation, or its end.
 void OverlayDevice::step(Operation& operation) {
+    if (operation.done_bytes == operation.guest->bytes && std::exchange(operation.again, false)) {
+        operation.done_bytes = 0;
+    }
     if (operation.done_bytes < operation.guest->bytes) {
         operation.guest->operation == BlockOperation::read ? step_read(operation)
                                                            : step_change(operation);
     } else if (operation.needs_commit) {
+        // Its data is where it belongs; a commit may want the claim for others'.
+        if (std::exchange(operation.claimed, false)) {
+            locks_.release(operation.claim);
+        }
         want_commit(operation);
     } else {
         finish(operation, ok());

@@ -6,8 +6,7 @@
 /// - A flush makes the data durable, then the journal that names it; without new clusters the data
 ///   alone (LS-7). Overlapping changes are done in the order they came.
 /// - Above the high-water mark each new cluster waits a little, more the fuller it is; when the
-/// delta
-///   is full, changes that need one wait until fold() makes room: never an error (LS-6).
+///   delta is full, changes that need one wait until fold() makes room: never an error (LS-6).
 /// - fold() brings everything back into the base (LS-8), beside the guest's requests: from then on
 ///   new clusters go to the base at once. It may be interrupted by a crash anywhere and begun
 ///   again.
@@ -24,6 +23,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace godwit::block {
@@ -101,8 +101,22 @@ class OverlayDevice final : public BlockDevice {
         bool filling = false; ///< `part` reads a cluster of the base that is written in part.
         bool paced = false;   ///< Has waited for its new cluster.
         bool needs_commit = false;
+        bool again = false; ///< A flush failed when a part of it was done already.
         AlignedBuffer cluster;
         iovec cluster_segment{};
+    };
+
+    enum class CommitStage : std::uint8_t {
+        none,
+        rewrite,
+        data,
+        base,
+        journal, ///< From here on what was folded is durable in the base.
+        journal_flush,
+        checkpoint,
+        checkpoint_flush,
+        header,
+        header_flush,
     };
 
     OverlayDevice(std::unique_ptr<BlockDevice> base,
@@ -144,13 +158,28 @@ class OverlayDevice final : public BlockDevice {
     // overlay_commit.cpp
     void want_commit(Operation& operation);
     void start_commit();
+    void flush_data();
     void commit_step();
     void write_journal();
     void begin_checkpoint();
     void mark_durable(const DeltaEntry& entry);
     void write_metadata(BlockOperation operation, std::uint64_t offset);
     void end_commit(Status status);
+    void take_back(CommitStage failed_at);
+    [[nodiscard]] std::vector<DeltaEntry>
+    without_folded(const std::vector<DeltaEntry>& entries) const;
+    static void append_in_base(std::vector<DeltaEntry>& entries, std::uint64_t cluster);
+    [[nodiscard]] Status take_owed_failure();
     static void metadata_done(BlockRequest& request, Status status) noexcept;
+
+    // overlay_rewrite.cpp
+    void rewrite_on();
+    [[nodiscard]] bool rewrite_read();
+    void end_rewrite_of_cluster();
+    void give_rewrite_claim_back();
+    void let_rewrite_pass();
+    static void rewrite_granted(RangeLocks::Claim& claim) noexcept;
+    static void rewrite_done(BlockRequest& request, Status status) noexcept;
 
     // overlay_fold.cpp
     void fold_on();
@@ -190,17 +219,6 @@ class OverlayDevice final : public BlockDevice {
     RequestQueue at_once_; ///< Discards and refused ones, done by the alarm.
 
     // The one commit that goes on.
-    enum class CommitStage : std::uint8_t {
-        none,
-        data,
-        base,
-        journal,
-        journal_flush,
-        checkpoint,
-        checkpoint_flush,
-        header,
-        header_flush,
-    };
     CommitStage stage_ = CommitStage::none;
     std::vector<DeltaEntry> pending_;    ///< Mapped, not named by the journal.
     std::vector<DeltaEntry> committing_; ///< Taken by the commit that goes on.
@@ -209,18 +227,39 @@ class OverlayDevice final : public BlockDevice {
     std::vector<DeltaBlock> blocks_;     ///< Of a checkpoint.
     std::size_t next_block_ = 0;
     DeltaHeader next_header_;
+    std::uint64_t last_journal_id_; ///< From a random beginning, so that no other process has it.
     bool header_due_ = false; ///< Its header may or may not be there: it comes before all else.
+    std::uint64_t durable_journal_index_; ///< Behind the last block that is.
+    /// The base may hold what an earlier process has folded or written there and not flushed.
+    bool base_flush_due_;
+    bool base_flushed_ = false; ///< By the last commit, whether it succeeded or not.
+    /// A flush failed that the guest did not ask for: its next one does as well.
+    std::optional<Error> owed_failure_;
     std::vector<Operation*> commit_wanted_;
     std::vector<Operation*> commit_serves_;
     AlignedBuffer metadata_;
     iovec metadata_segment_{};
     BlockRequest metadata_request_;
 
+    // After a flush that failed: new clusters that are to be written again.
+    std::vector<DeltaEntry> suspects_;
+    std::size_t rewrite_next_ = 0;
+    std::uint32_t rewrite_cluster_ = 0; ///< Of that entry.
+    RangeLocks::Claim rewrite_claim_;
+    bool rewrite_claimed_ = false;
+    bool rewrite_waits_ = false; ///< For its claim.
+    BlockRequest rewrite_request_;
+    AlignedBuffer rewrite_buffer_;
+    iovec rewrite_segment_{};
+
     // Folding.
     bool folding_ = false; ///< New clusters go to the base; for good, once begun.
     bool folding_now_ = false;
     std::function<void(Status)> folded_;
     RangeLocks::Claim fold_claim_;
+    bool fold_commits_ = false; ///< It holds its claim and waits for a commit.
+    bool fold_spoilt_ =
+        false; ///< A commit failed before the base was flushed since the batch began.
     std::vector<std::uint64_t> fold_clusters_; ///< Of the batch.
     std::size_t fold_next_ = 0;
     enum class FoldStage : std::uint8_t { read, write, commit };

@@ -61,16 +61,24 @@ void OverlayDevice::fold_batch() {
         fold_clusters_.push_back(cluster);
     }
     if (fold_clusters_.empty()) {
+        if (!pending_.empty() || !committing_.empty()) {
+            fold_commit(); // What a commit that failed has left to be named.
+            return;
+        }
         locks_.release(fold_claim_);
         fold_over(ok()); // What the guest has written to the base is its own to flush.
         return;
     }
     fold_next_ = 0;
+    fold_spoilt_ = false;
     fold_copy();
 }
 
 /// The next cluster of the batch, or what comes after the last.
 void OverlayDevice::fold_copy() {
+    if (fold_next_ == fold_clusters_.size() && std::exchange(fold_spoilt_, false)) {
+        fold_next_ = 0; // What was copied may be lost with that flush: once more.
+    }
     if (fold_next_ == fold_clusters_.size()) {
         fold_commit();
         return;
@@ -128,24 +136,25 @@ void OverlayDevice::fold_part_done() {
 
 void OverlayDevice::fold_commit() {
     fold_stage_ = FoldStage::commit;
+    fold_commits_ = true;
     for (const std::uint64_t cluster : fold_clusters_) {
-        if (!pending_.empty() && pending_.back().slot == DeltaMap::none &&
-            pending_.back().cluster + pending_.back().count == cluster) {
-            ++pending_.back().count;
-        } else {
-            pending_.push_back({.cluster = cluster, .slot = DeltaMap::none, .count = 1});
-        }
+        append_in_base(pending_, cluster);
     }
     // A flush of our own takes them along.
     fold_request_ = {
         .operation = BlockOperation::flush, .done = &OverlayDevice::fold_done, .owner = this};
     submit(fold_request_);
+    let_rewrite_pass();
 }
 
-/// Also after a failure the base has these clusters; the next commit flushes it and says so.
+/// Once the base has been flushed it has these clusters, and the next commit says so if this one
+/// could not. Before that the delta goes on to have them, and they are folded anew.
 void OverlayDevice::fold_committed(Status status) {
-    for (const std::uint64_t cluster : fold_clusters_) {
-        state_.map.clear(cluster);
+    fold_commits_ = false;
+    if (base_flushed_ && !fold_spoilt_) {
+        for (const std::uint64_t cluster : fold_clusters_) {
+            state_.map.clear(cluster);
+        }
     }
     locks_.release(fold_claim_);
     if (!status.has_value()) {

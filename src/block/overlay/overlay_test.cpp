@@ -205,6 +205,82 @@ TEST(DeltaFormat, journal_ends_at_a_torn_block) {
     EXPECT_EQ(check_delta(storage)->clusters_mapped, 1U);
 }
 
+/// Refuses headers, as if the power went before one was there.
+class HeaderlessStorage final : public DeltaStorage {
+  public:
+    explicit HeaderlessStorage(DeltaStorage& below) : below_(below) {}
+    Result<std::uint64_t> bytes() override { return below_.bytes(); }
+    Status read(std::uint64_t offset, std::span<std::byte> out) override {
+        return below_.read(offset, out);
+    }
+    Status write(std::uint64_t offset, std::span<const std::byte> data) override {
+        return offset < delta_journal_offset ? Status(Error(ErrorCode::io, "no power"))
+                                             : below_.write(offset, data);
+    }
+    Status flush() override { return below_.flush(); }
+
+  private:
+    DeltaStorage& below_;
+};
+
+/// Every second cluster from `first` on, so that none joins another in a checkpoint.
+std::vector<DeltaEntry> apart(std::uint32_t first, std::uint32_t count, bool mapped) {
+    std::vector<DeltaEntry> entries;
+    for (std::uint32_t i = first; i < first + count; ++i) {
+        entries.push_back({.cluster = 2ULL * i, .slot = mapped ? i : DeltaMap::none, .count = 1});
+    }
+    return entries;
+}
+
+TEST(DeltaFormat, checkpoint_that_a_crash_left_unnamed_never_counts) {
+    Medium medium(4 * mib);
+    MediumStorage storage(medium);
+    ASSERT_TRUE(create_delta(storage, delta_options_of(4 * mib)).has_value());
+    const DeltaHeader header = check_delta(storage)->header;
+    std::uint64_t index = 0;
+    const auto append = [&](const std::vector<DeltaEntry>& entries) {
+        const DeltaBlock block = encode(header, index, entries);
+        ASSERT_TRUE(storage.write(header.journal_place(index++), block).has_value());
+    };
+    append(apart(0, 250, true));
+    append(apart(250, 100, true));
+    HeaderlessStorage dying(storage);
+    ASSERT_FALSE(open_delta(dying, 3).has_value()); // Two blocks of a checkpoint are there.
+    append(apart(150, 200, false));
+    ASSERT_EQ(check_delta(storage)->clusters_mapped, 150U);
+    ASSERT_TRUE(open_delta(storage, 3).has_value()); // Makes one of one block.
+    const auto again = open_delta(storage, 3);
+    ASSERT_TRUE(again.has_value()) << again.error().to_string();
+    EXPECT_EQ(again->map.count(), 150U);
+}
+
+TEST(DeltaFormat, damaged_checkpoint_is_corrupt_and_not_an_empty_disk) {
+    Medium medium(mib);
+    MediumStorage storage(medium);
+    ASSERT_TRUE(create_delta(storage, delta_options_of(mib)).has_value());
+    DeltaHeader header = check_delta(storage)->header;
+    const std::array entries{DeltaEntry{.cluster = 7, .slot = 5, .count = 3}};
+    ASSERT_TRUE(storage.write(header.journal_place(0), encode(header, 0, entries)).has_value());
+    header = GODWIT_MUST(open_delta(storage, 3)).header; // Just laid out.
+    medium.current[header.journal_place(0) + 70] ^= std::byte{1};
+    const auto checked = check_delta(storage);
+    ASSERT_FALSE(checked.has_value());
+    EXPECT_EQ(checked.error().code(), ErrorCode::corrupt);
+    EXPECT_FALSE(open_delta(storage, 3).has_value());
+}
+
+TEST(DeltaFormat, new_deltas_have_names_of_their_own) {
+    std::array<SnapshotId, 2> ids{};
+    for (SnapshotId& id : ids) {
+        Medium medium(mib);
+        MediumStorage storage(medium);
+        ASSERT_TRUE(create_delta(storage, delta_options_of(mib)).has_value());
+        id = check_delta(storage)->header.snapshot_id;
+    }
+    EXPECT_NE(ids[0], ids[1]);
+    EXPECT_NE(ids[0], SnapshotId{});
+}
+
 TEST(DeltaFormat, file_without_room_is_refused_and_one_cut_short_is_corrupt) {
     const auto image = GODWIT_MUST(testing::TemporaryImage::create("/dev/shm", 64 * kib)); // Room.
     const sys::Fd fd = GODWIT_MUST(sys::open(image.path(), O_RDWR));                       // Made.

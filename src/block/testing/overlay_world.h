@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -68,24 +69,27 @@ class OverlayWorld {
             options,
             {.pressure = [this](DeltaPressure now) { pressures.push_back(now); }}));
     }
+    [[nodiscard]] SimulatedDisk& base_disk() noexcept { return *base_disk_; }
+    [[nodiscard]] SimulatedDisk& delta_disk() noexcept { return *delta_disk_; }
+    /// To its end; whether it succeeded.
+    bool run(BlockRequest& request, const std::optional<Status>& outcome) {
+        device->submit(request);
+        device->kick();
+        while (!outcome.has_value()) {
+            GODWIT_ASSERT(time.step());
+        }
+        return outcome->has_value();
+    }
+    /// What a reader finds of a byte of the disk.
+    [[nodiscard]] std::byte byte_at(std::uint64_t place) {
+        return view_of(GODWIT_MUST(open_delta(storage_, 3)))[place]; // Ours.
+    }
     void cut_power() {
         base_disk_->cut_power();
         delta_disk_->cut_power();
     }
-    /// The disk as a reader finds it.
-    std::vector<std::byte> view() {
-        DeltaState state = GODWIT_MUST(open_delta(storage_, 3)); // Ours.
-        std::vector<std::byte> disk = base.current;
-        for (std::uint64_t cluster = state.map.next(0); cluster < state.map.clusters();
-             cluster = state.map.next(cluster + 1)) {
-            const std::uint64_t place = cluster * overlay_cluster_bytes;
-            std::copy_n(delta.current.begin() + static_cast<std::ptrdiff_t>(state.header.slot_place(
-                                                    state.map.slot(cluster))),
-                        std::min<std::uint64_t>(overlay_cluster_bytes, disk.size() - place),
-                        disk.begin() + static_cast<std::ptrdiff_t>(place));
-        }
-        return disk;
-    }
+    /// What is wrong with what a reader finds, now and once more.
+    [[nodiscard]] std::string check_after_cut();
 
     SimulatedTime time;
     Medium base;
@@ -95,6 +99,8 @@ class OverlayWorld {
     std::unique_ptr<OverlayDevice> device;
 
   private:
+    [[nodiscard]] std::vector<std::byte> view_of(const DeltaState& state) const;
+
     MediumStorage storage_;
     SimulatedDisk* base_disk_ = nullptr;
     SimulatedDisk* delta_disk_ = nullptr;

@@ -59,7 +59,10 @@ Result<std::unique_ptr<BlkDevice>> BlkDevice::restore(Args args, const state::Se
 
 BlkDevice::~BlkDevice() {
     reset();
-    loop_.run_and_wait([this] { disk_.reset(); });
+    loop_.run_and_wait([this] {
+        *alive_ = false;
+        disk_.reset();
+    });
 }
 
 std::vector<std::uint16_t> BlkDevice::queue_sizes() const {

@@ -1,6 +1,7 @@
 #include "virtio/blk/blk_request.h"
 
 #include "base/units.h"
+#include "block/segments.h"
 #include "virtio/blk/blk_config.h"
 
 #include <algorithm>
@@ -39,28 +40,6 @@ constexpr std::uint64_t status_bytes = 1;
 
 using Answer = std::optional<BlkStatus>;
 
-/// The part [skip, skip + bytes) of `from`, in `to`.
-void slice(const std::vector<iovec>& from,
-           std::uint64_t skip,
-           std::uint64_t bytes,
-           std::vector<iovec>& to) {
-    to.clear();
-    for (const iovec& segment : from) {
-        if (bytes == 0) {
-            return;
-        }
-        if (skip >= segment.iov_len) {
-            skip -= segment.iov_len;
-            continue;
-        }
-        const std::uint64_t part = std::min<std::uint64_t>(segment.iov_len - skip, bytes);
-        to.push_back(
-            {.iov_base = static_cast<std::byte*>(segment.iov_base) + skip, .iov_len = part});
-        bytes -= part;
-        skip = 0;
-    }
-}
-
 /// Sets offset and length if they lie on whole blocks of the disk.
 bool place(const block::BlockGeometry& disk,
            std::uint64_t sector,
@@ -93,7 +72,8 @@ Answer read_transfer(const Chain& chain,
     }
     request.operation = writes ? block::BlockOperation::write : block::BlockOperation::read;
     request.force_unit_access = writes && rules.write_through;
-    slice(writes ? chain.readable : chain.writable, writes ? sizeof(Header) : 0, bytes, segments);
+    block::slice(
+        writes ? chain.readable : chain.writable, writes ? sizeof(Header) : 0, bytes, segments);
     request.segments = segments;
     return std::nullopt;
 }
