@@ -1,8 +1,8 @@
 /// godwit-blk: disk images for guests of other hypervisors, through doors they know.
 
 #include "base/log.h"
+#include "base/program.h"
 #include "base/scope_guard.h"
-#include "base/version.h"
 #include "doors/exported_disk.h"
 #include "doors/nbd/server.h"
 #include "doors/vhost/server.h"
@@ -131,13 +131,10 @@ Status serve(const Options& options) {
     return vhost ? vhost->close() : ok();
 }
 
-} // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
     Options options;
     CLI::App app("Serves disk images to guests of other hypervisors.", "godwit-blk");
-    app.set_version_flag("--version",
-                         std::string(version()) + " (build " + std::string(build_id()) + ")");
+    app.set_version_flag("--version", version_text());
     app.require_subcommand(1);
     auto* command = app.add_subcommand("serve", "Serve a disk image until SIGTERM");
     command->add_option("IMAGE", options.disk.path, "Raw image file or block device")->required();
@@ -158,6 +155,12 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     command->add_option("--serial", options.blk.serial, "Serial number, at most 20 bytes");
     command->add_flag("--cached", options.cached, "Through the host's page cache, not O_DIRECT");
+    command
+        ->add_option(
+            "--profile",
+            options.disk.profile,
+            "Be as slow as the device this profile describes (docs/formats/device-profile.md)")
+        ->type_name("FILE");
     command
         ->add_option("--lock-wait",
                      options.lock_wait_seconds,
@@ -181,4 +184,10 @@ int main(int argc, char** argv) {
         return 1;
     }
     return 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    return run_program("godwit-blk", [&] { return run(argc, argv); });
 }

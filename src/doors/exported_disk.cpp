@@ -1,10 +1,12 @@
 #include "doors/exported_disk.h"
 
+#include "block/decorate/throttle_device.h"
 #include "block/file_device.h"
 #include "block/image.h"
 #include "memory/data_runs.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace godwit::doors {
 
@@ -47,12 +49,20 @@ Result<sys::Fd> open_when_free(const DiskOptions& options, const sys::Clock& clo
 
 Result<std::unique_ptr<ExportedDisk>> ExportedDisk::open(const DiskOptions& options,
                                                          const sys::Clock& clock) {
+    std::optional<block::DeviceProfile> profile;
+    if (!options.profile.empty()) {
+        profile = GODWIT_TRY(block::load_profile(options.profile));
+    }
     sys::Fd image = GODWIT_TRY(open_when_free(options, clock));
     auto thread = GODWIT_TRY(sys::IoThread::create("disk"));
     std::unique_ptr<ExportedDisk> made(new ExportedDisk(options.path, std::move(thread), clock));
     const auto start = [&]() -> Status {
-        auto file = GODWIT_TRY(
+        std::unique_ptr<block::BlockDevice> file = GODWIT_TRY(
             block::FileDevice::create(std::move(image), made->loop(), {.name = options.path}));
+        if (profile.has_value()) {
+            file = GODWIT_TRY(
+                block::ThrottleDevice::create(std::move(file), made->alarms_, std::move(*profile)));
+        }
         made->disk_ = GODWIT_TRY(block::MovingDevice::create(std::move(file), made->alarms_));
         made->geometry_ = made->disk_->geometry();
         return ok();

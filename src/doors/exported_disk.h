@@ -23,6 +23,8 @@ struct DiskOptions {
     bool read_only = false;
     /// O_DIRECT, where the file system has it.
     bool direct = true;
+    /// A device profile (docs/formats/device-profile.md) the disk is to be as slow as; empty: none.
+    std::string profile;
     /// How long a predecessor that is gone or about to go may keep the image's lock: the kernel
     /// holds it until the last write of a killed process has ended.
     std::chrono::milliseconds lock_wait{10'000};
@@ -49,8 +51,8 @@ class ExportedDisk {
         bool hole = false;
     };
     /// The extents from `offset` on, at most `count`, together at most `bytes` long and at least
-    /// one. All is data while the disk moves, and where the file system cannot tell. On the loop's
-    /// thread.
+    /// one. All is data while the disk moves or keeps to a profile, and where the file system
+    /// cannot tell. On the loop's thread.
     [[nodiscard]] std::vector<Extent>
     extents(std::uint64_t offset, std::uint64_t bytes, std::size_t count);
     /// On the loop's thread only: where a move of the disk begins.

@@ -18,6 +18,9 @@ PROGRAMS = Path(sys.argv.pop(1))
 DISK_BYTES = 256 << 20
 BOOT_AND_WORK_S = 150
 
+# So slow that whenever the server is killed some writes are under way.
+SLOW = "name slow\nwrite_latency_us 20000\n"
+
 EXT4 = """
 /tools/mke2fs -q -t ext4 /dev/vda && mkdir /disk && mount -t ext4 /dev/vda /disk || exit 1
 for i in 1 2 3; do mkdir /disk/$i && cp -r /lib /disk/$i/ || exit 1; done
@@ -79,7 +82,7 @@ class Server:
 
 class BlkDoor(unittest.TestCase):
     def setUp(self):
-        # On a disk, not in memory: writes take their time there, so that some are always in flight.
+        # On a disk, not in memory: the kernel counts what processes write to storage.
         self.folder = tempfile.TemporaryDirectory(dir=ROOT / "build")
         self.addCleanup(self.folder.cleanup)
         self.server = Server(Path(self.folder.name), "--serial", "godwit-serial-1")
@@ -106,6 +109,11 @@ class BlkDoor(unittest.TestCase):
         """kill -9 while writes are in flight, five times: the guest goes on and reads what it wrote."""
         kills = 5
         state = {"killed": 0}
+        profile = Path(self.folder.name) / "slow.profile"
+        profile.write_text(SLOW)
+        self.server.kill()
+        self.server.flags += ("--profile", profile)
+        self.server.start()
 
         def kill_now_and_then():
             if state["killed"] < kills and self.server.written_bytes() > (6 << 20):
