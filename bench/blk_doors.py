@@ -30,6 +30,7 @@ class Server:
     """One of the two, with one door open; ready when constructed."""
 
     def __init__(self, kind, door, image, socket, programs):
+        self.kind = kind
         if kind == "godwit":
             flag = "--nbd" if door == "nbd" else "--vhost-user-blk"
             command = [programs / "godwit-blk", "serve", "--json", "--log-level", "error", flag, socket, image]
@@ -53,8 +54,12 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self):
-        # QEMU 7.2's daemon does not end on SIGTERM after a vhost-user front end has gone.
-        self.process.kill()
+        # QEMU 7.2's daemon does not end on SIGTERM after a vhost-user front end has gone. Ours does, and has
+        # given back the image's lock by then, which QEMU would not wait for.
+        if self.kind == "godwit":
+            self.process.terminate()
+        else:
+            self.process.kill()
         self.process.communicate()
 
 
