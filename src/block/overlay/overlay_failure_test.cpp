@@ -74,5 +74,29 @@ TEST(OverlayFailure, first_flush_of_a_reopened_delta_covers_the_base) {
     EXPECT_EQ(world.byte_at(8ULL * cluster), std::byte{0x22});
 }
 
+/// A commit that waits for the fold's claim takes what the fold has come to name along; the one
+/// that the fold itself waits for fails after it.
+TEST(OverlayFailure, what_another_commit_has_named_in_the_base_is_not_written_in_its_slot) {
+    World world;
+    EXPECT_TRUE(world.write(0, cluster, std::byte{0x11}));
+    world.delta_disk().lose_next_flush();
+    EXPECT_FALSE(world.flush());
+    std::optional<Status> folded;
+    GODWIT_MUST(world.device->fold([&](Status status) { folded.emplace(std::move(status)); }));
+    EXPECT_TRUE(world.flush());
+    EXPECT_FALSE(folded.has_value());
+    world.base_disk().lose_next_flush();
+    while (!folded.has_value()) {
+        ASSERT_TRUE(world.time.step());
+    }
+    EXPECT_FALSE(folded->has_value());
+    EXPECT_TRUE(world.write(0, cluster, std::byte{0x22}));
+    EXPECT_FALSE(world.flush()); // Which only the fold had asked for.
+    EXPECT_TRUE(world.write(0, cluster, std::byte{0x33}));
+    EXPECT_TRUE(world.flush());
+    world.cut_power();
+    EXPECT_EQ(world.byte_at(0), std::byte{0x33});
+}
+
 } // namespace
 } // namespace godwit::block
