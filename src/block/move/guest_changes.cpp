@@ -13,6 +13,9 @@
 //     redirected   -        done          done              ahead at the destination
 //     redirected   -        failed        as the source     written to the source; cancelled
 //     returning    done     -             done              at the source
+//
+// A flush of the source that fails meanwhile may have lost what the source has done of a change
+// that the guest has not heard of: that part goes out once more first.
 #include "block/move/guest_path.h"
 #include "block/move/hot_filter.h"
 #include "block/segments.h"
@@ -111,7 +114,7 @@ void GuestPath::change_part_done(GuestOperation& operation, Side side) {
             side == Side::source ? state_->counters.source : state_->counters.destination;
         const bool own = operation.routing == Routing::redirected ? side == Side::destination
                                                                   : side == Side::source;
-        (own ? bytes.guest : bytes.redundant) += state_->bytes_of(range);
+        (own && !operation.repeats ? bytes.guest : bytes.redundant) += state_->bytes_of(range);
         (side == Side::source ? operation.claim.source_has : operation.claim.destination_has) =
             true;
     }
@@ -140,7 +143,21 @@ void GuestPath::acknowledge_early(GuestOperation& operation) {
     acknowledge(operation, ok());
 }
 
+/// Its claim is held and its data is there still, as the guest has not heard of it.
+bool GuestPath::repeat_at_source(GuestOperation& operation) {
+    if (!std::exchange(operation.source_again, false)) {
+        return false;
+    }
+    operation.repeats = true;
+    operation.claim.source_has = false;
+    submit_part(operation, Side::source, operation.on_source);
+    return true;
+}
+
 void GuestPath::settle_change(GuestOperation& operation) {
+    if (repeat_at_source(operation)) {
+        return;
+    }
     if (operation.routing == Routing::redirected && !state_->safe) {
         settle_redirected(operation);
         return;

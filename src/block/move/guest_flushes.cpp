@@ -38,7 +38,7 @@ void GuestPath::issue_flush(GuestOperation& operation) {
 void GuestPath::settle_flush(GuestOperation& operation) {
     if (!operation.source_status.has_value() && !operation.acknowledged) {
         // At once: a flush that comes now does not cover what this one has lost.
-        state_->give_returned_up();
+        source_flush_failed();
         acknowledge(operation, std::move(operation.source_status));
     }
     if (operation.pending > 0) {
@@ -61,6 +61,19 @@ void GuestPath::settle_flush(GuestOperation& operation) {
     }
     acknowledge(operation, std::move(status));
     retire(operation);
+}
+
+/// What the source has done so far may be lost, whatever its next flush says. Whoever has heard of
+/// it hears of the flush as well; the rest has to be done once more.
+void GuestPath::source_flush_failed() {
+    if (state_ == nullptr) {
+        return;
+    }
+    state_->give_returned_up();
+    for (GuestOperation& operation : operations_) {
+        operation.source_again =
+            operation.claimed && operation.claim.source_has && !operation.acknowledged;
+    }
 }
 
 Status GuestPath::take_owed_failure() {

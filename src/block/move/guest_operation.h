@@ -43,6 +43,10 @@ struct GuestOperation {
     Routing routing = Routing::tracked; ///< When its parts were issued.
     bool claimed = false;               ///< Held or waited for.
     bool acknowledged = false;
+    /// A flush of the source failed when the source had done its part: that may be lost, and nobody
+    /// has been told so. Done once more before the guest hears of it.
+    bool source_again = false;
+    bool repeats = false;          ///< That goes on.
     bool may_finish_later = false; ///< May be acknowledged when the first side has it.
     /// No change without a claim was on its way when this one went out: the two sides got it in the
     /// same order as all others.

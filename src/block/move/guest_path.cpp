@@ -91,8 +91,12 @@ void GuestPath::plain_done(BlockRequest& request, Status status) noexcept {
     if (changes_data(request.operation)) {
         --path.plain_changes_;
         path.plain_change_done(request, status);
-    } else if (request.operation == BlockOperation::flush && status.has_value()) {
-        status = path.take_owed_failure();
+    } else if (request.operation == BlockOperation::flush) {
+        if (status.has_value()) {
+            status = path.take_owed_failure();
+        } else {
+            path.source_flush_failed();
+        }
     }
     --path.active_;
     --path.in_flight_;
@@ -214,6 +218,8 @@ GuestOperation& GuestPath::take_operation(BlockRequest& request) {
     operation.destination_status = ok();
     operation.may_finish_later = false;
     operation.acknowledged = false;
+    operation.source_again = false;
+    operation.repeats = false;
     operation.read_blocks = 0;
     return operation;
 }

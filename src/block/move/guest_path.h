@@ -132,6 +132,7 @@ class GuestPath {
     void acknowledge_early(GuestOperation& operation);
     void settle_change(GuestOperation& operation);
     [[nodiscard]] Status settle_both(GuestOperation& operation);
+    [[nodiscard]] bool repeat_at_source(GuestOperation& operation);
     void settle_redirected(GuestOperation& operation);
     void end_unfinished(GuestOperation& operation);
     void give_room_back(GuestOperation& operation) noexcept;
@@ -152,6 +153,7 @@ class GuestPath {
     void issue_flush(GuestOperation& operation);
     void start_ripe_flushes();
     void settle_flush(GuestOperation& operation);
+    void source_flush_failed();
     [[nodiscard]] Status take_owed_failure();
 
     sys::AlarmClock& clock_;

@@ -8,13 +8,33 @@ bool RangeLocks::is_free(const Claim& claim) noexcept {
             return false;
         }
     }
+    // Later ones that were held before this one came first.
+    for (const Claim* later = claim.next; later != nullptr; later = later->next) {
+        if (later->held && later->range.overlaps(claim.range)) {
+            return false;
+        }
+    }
     return true;
 }
 
-bool RangeLocks::acquire(Claim& claim) noexcept {
+void RangeLocks::prepare(Claim& claim) noexcept {
     claim.acknowledged = false;
     claim.source_has = false;
     claim.destination_has = false;
+}
+
+bool RangeLocks::acquire_first(Claim& claim) noexcept {
+    prepare(claim);
+    claim.previous = nullptr;
+    claim.next = first_;
+    (first_ == nullptr ? last_ : first_->previous) = &claim;
+    first_ = &claim;
+    claim.held = is_free(claim);
+    return claim.held;
+}
+
+bool RangeLocks::acquire(Claim& claim) noexcept {
+    prepare(claim);
     claim.previous = last_;
     claim.next = nullptr;
     (last_ == nullptr ? first_ : last_->next) = &claim;

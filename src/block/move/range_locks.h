@@ -36,6 +36,8 @@ class RangeLocks {
 
     /// Whether the claim is held at once; otherwise granted() comes.
     [[nodiscard]] bool acquire(Claim& claim) noexcept;
+    /// The same, before all that wait: only for those that are held.
+    [[nodiscard]] bool acquire_first(Claim& claim) noexcept;
     /// A held or waiting claim goes; those that waited for it are granted.
     void release(Claim& claim) noexcept;
 
@@ -54,6 +56,7 @@ class RangeLocks {
 
   private:
     [[nodiscard]] static bool is_free(const Claim& claim) noexcept;
+    static void prepare(Claim& claim) noexcept;
 
     Claim* first_ = nullptr; ///< In the order they came.
     Claim* last_ = nullptr;

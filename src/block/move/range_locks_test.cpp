@@ -67,6 +67,22 @@ TEST(RangeLocks, granted_may_release_others) {
     EXPECT_TRUE(third.held);
 }
 
+TEST(RangeLocks, first_claim_waits_for_what_is_held_and_no_other) {
+    RangeLocks locks;
+    Claim held = claim_of(0, 10);
+    Claim waiting = claim_of(5, 25);
+    Claim first = claim_of(20, 30);
+    Claim again = claim_of(0, 5);
+    EXPECT_TRUE(locks.acquire(held));
+    EXPECT_FALSE(locks.acquire(waiting));
+    EXPECT_TRUE(locks.acquire_first(first));
+    EXPECT_FALSE(locks.acquire_first(again));
+    locks.release(first);
+    EXPECT_FALSE(again.held || waiting.held);
+    locks.release(held);
+    EXPECT_TRUE(again.held && waiting.held);
+}
+
 TEST(RangeLocks, copier_is_told_from_guests) {
     RangeLocks locks;
     Claim guest = claim_of(0, 10);

@@ -76,6 +76,7 @@ void OverlayDevice::commit_step() {
         [[fallthrough]];
     case CommitStage::base:
         base_flush_due_ = base_flush_due_ && stage_ != CommitStage::base;
+        clear_folded();
         if (header_due_) {
             stage_ = CommitStage::checkpoint_flush;
             commit_step();
@@ -157,15 +158,20 @@ void OverlayDevice::mark_durable(const DeltaEntry& entry) {
     }
 }
 
-void OverlayDevice::begin_checkpoint() {
-    // The data of what is being committed is durable: a checkpoint may name it.
-    committed_ = committing_.size();
+/// The base has been flushed: it has what this commit is to name as lying there, whoever waits for
+/// that. From here on the journal may say so, even if the commit fails.
+void OverlayDevice::clear_folded() {
     for (const DeltaEntry& entry : committing_) {
-        mark_durable(entry);
         for (std::uint32_t i = 0; entry.slot == DeltaMap::none && i < entry.count; ++i) {
             state_.map.clear(entry.cluster + i);
         }
     }
+}
+
+void OverlayDevice::begin_checkpoint() {
+    // The data of what is being committed is durable: a checkpoint may name it.
+    committed_ = committing_.size();
+    std::ranges::for_each(committing_, [this](const DeltaEntry& entry) { mark_durable(entry); });
     next_header_ = state_.header;
     // Blocks of an attempt that came to nothing must not count as this one's.
     next_header_.journal_id = ++last_journal_id_;
@@ -181,7 +187,6 @@ void OverlayDevice::begin_checkpoint() {
 
 void OverlayDevice::end_commit(Status status) {
     const CommitStage ended_at = std::exchange(stage_, CommitStage::none);
-    base_flushed_ = ended_at >= CommitStage::journal;
     if (status.has_value()) {
         std::ranges::for_each(committing_,
                               [this](const DeltaEntry& entry) { mark_durable(entry); });

@@ -163,6 +163,7 @@ class OverlayDevice final : public BlockDevice {
     void write_journal();
     void begin_checkpoint();
     void mark_durable(const DeltaEntry& entry);
+    void clear_folded();
     void write_metadata(BlockOperation operation, std::uint64_t offset);
     void end_commit(Status status);
     void take_back(CommitStage failed_at);
@@ -232,7 +233,6 @@ class OverlayDevice final : public BlockDevice {
     std::uint64_t durable_journal_index_; ///< Behind the last block that is.
     /// The base may hold what an earlier process has folded or written there and not flushed.
     bool base_flush_due_;
-    bool base_flushed_ = false; ///< By the last commit, whether it succeeded or not.
     /// A flush failed that the guest did not ask for: its next one does as well.
     std::optional<Error> owed_failure_;
     std::vector<Operation*> commit_wanted_;

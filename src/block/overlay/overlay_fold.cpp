@@ -147,15 +147,10 @@ void OverlayDevice::fold_commit() {
     let_rewrite_pass();
 }
 
-/// Once the base has been flushed it has these clusters, and the next commit says so if this one
-/// could not. Before that the delta goes on to have them, and they are folded anew.
+/// Clusters of the batch that the map still has were not in the base when it was flushed last: they
+/// are folded anew. Of the others the next commit says so if this one could not.
 void OverlayDevice::fold_committed(Status status) {
     fold_commits_ = false;
-    if (base_flushed_ && !fold_spoilt_) {
-        for (const std::uint64_t cluster : fold_clusters_) {
-            state_.map.clear(cluster);
-        }
-    }
     locks_.release(fold_claim_);
     if (!status.has_value()) {
         fold_over(std::move(status));

@@ -22,7 +22,8 @@ void OverlayDevice::rewrite_on() {
         rewrite_claim_.owner = this;
         // A fold that waits for this commit has a claim already, and writes nothing.
         rewrite_claimed_ = !fold_commits_ || !fold_claim_.range.overlaps(rewrite_claim_.range);
-        rewrite_waits_ = rewrite_claimed_ && !locks_.acquire(rewrite_claim_);
+        // A change that waits for the fold's claim must not stand before the commit it waits for.
+        rewrite_waits_ = rewrite_claimed_ && !locks_.acquire_first(rewrite_claim_);
         if (rewrite_waits_ || rewrite_read()) {
             return;
         }
