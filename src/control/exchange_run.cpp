@@ -207,7 +207,8 @@ void ExchangeRun::resolve(const Error& why) {
     log::warn("exchange_unresolved", {{"machine", machine_}, {"reason", why.to_string()}});
     if (why.code() == ErrorCode::peer_closed && source_->alive()) {
         // It is about to end; whether the guest is left depends on it.
-        arm(leave_time_max, &ExchangeRun::decide);
+        source_is_leaving_ = true;
+        arm(leave_time_max, &ExchangeRun::stop_waiting_for_source);
         return;
     }
     decide();
@@ -220,6 +221,8 @@ void ExchangeRun::decide() {
     }
     if (successor_owns()) {
         committed(committed_report(*unresolved_));
+    } else if (source_->alive() && source_is_leaving_) {
+        return; // What the successor does meanwhile, its own end too, says nothing about the guest.
     } else if (source_->alive() || !successor_->alive() || waited_for_claim_) {
         roll_back(*unresolved_, Side::source);
     } else {
@@ -227,6 +230,11 @@ void ExchangeRun::decide() {
         // ends.
         arm(claim_time_max, &ExchangeRun::give_up_waiting);
     }
+}
+
+void ExchangeRun::stop_waiting_for_source() {
+    source_is_leaving_ = false;
+    decide();
 }
 
 void ExchangeRun::give_up_waiting() {

@@ -49,6 +49,7 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     void answered(Result<Json> answer);
     void resolve(const Error& why);
     void decide();
+    void stop_waiting_for_source();
     [[nodiscard]] bool successor_owns() const;
     [[nodiscard]] bool fence();
     [[nodiscard]] Json committed_report(const Error& why) const;
@@ -76,7 +77,8 @@ class ExchangeRun : public std::enable_shared_from_this<ExchangeRun> {
     std::shared_ptr<VmmInstance> successor_;
     std::shared_ptr<VmmInstance> loser_;
     std::shared_ptr<handover::OwnerRecord> record_; ///< Null only before launch().
-    std::uint32_t epoch_ = 0; ///< Of the record when the exchange was asked for.
+    std::uint32_t epoch_ = 0;        ///< Of the record when the exchange was asked for.
+    bool source_is_leaving_ = false; ///< It has closed its connection and is waited for.
     bool waited_for_claim_ = false;
     bool letting_out_ = false;        ///< The successor is leaving its service partition.
     bool finish_due_ = false;         ///< Once it has.

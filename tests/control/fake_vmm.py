@@ -286,6 +286,13 @@ class FakeVmm:
 
     def do_exchange(self, client, request, descriptors):
         peer = socket.socket(fileno=descriptors[0])
+        if "slow-death-on-exchange" in self.faults:
+            client.shutdown(socket.SHUT_RDWR)
+            peer.shutdown(socket.SHUT_WR)
+            while peer.recv(65536):
+                pass  # Until the successor has ended.
+            time.sleep(0.3)  # And everybody has seen it.
+            os.kill(os.getpid(), signal.SIGKILL)
         self.exchange = {"peer": peer, "client": client, "id": request["id"], "step": "prepare",
                          "deadline": time.monotonic() + request["params"]["deadline_ms"] / 1000}
         self.selector.register(peer, selectors.EVENT_READ, self.serve_successor)

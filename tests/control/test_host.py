@@ -337,6 +337,13 @@ class Exchange(HostTest):
         self.wait_event("stopped", machine="web1", reason="killed")
         self.assert_nothing_left()
 
+    def test_successor_that_ends_before_a_dying_predecessor_saves_no_guest(self):
+        self.start_daemon()
+        self.run_machine(command_line="slow-death-on-exchange")
+        operation = self.operate("/api/v1/machines/web1/exchange", {})
+        self.assertEqual(operation["result"]["outcome"], "lost", operation)
+        self.assert_nothing_left()
+
     def test_retired_process_that_lingers_is_ended(self):
         operation = self.exchange(command_line="lingers")
         self.assertEqual(operation["state"], "succeeded", operation)
