@@ -145,10 +145,18 @@ load(Standing& standing, TakeOver take_over, const DestinationParts& parts, sys:
     state::Section endpoints = GODWIT_TRY(saved.take(parts.endpoints_section.id()));
     fault_point("exchange.destination.load");
     times.mark("decode");
-    const auto wait_for_endpoints = GODWIT_TRY(parts.adopt_endpoints(
-        standing.spec, std::move(endpoints), std::move(take_over.descriptors)));
-    GODWIT_TRY(standing.machine->load(
-        std::move(saved), {.clock = machine::Machine::ClockPolicy::running, .times = &times}));
+    std::function<void()> wait_for_endpoints;
+    const auto adopt = [&]() -> Status {
+        wait_for_endpoints = GODWIT_TRY(parts.adopt_endpoints(
+            standing.spec, std::move(endpoints), std::move(take_over.descriptors)));
+        times.mark("endpoints");
+        return ok();
+    };
+    GODWIT_TRY(standing.machine->load(std::move(saved),
+                                      {.clock = machine::Machine::ClockPolicy::running,
+                                       .devices_ahead = take_over.devices_ahead,
+                                       .meanwhile = adopt,
+                                       .times = &times}));
     wait_for_endpoints();
     return ok();
 }
@@ -214,6 +222,11 @@ Result<TakeOver> await_take_over(Standing& standing,
         if (const auto* preview = std::get_if<Preview>(&message)) {
             fault_point("exchange.destination.preload");
             GODWIT_TRY(send(source, GODWIT_TRY(mirror(standing, parts, *preview))));
+        } else if (const auto* devices = std::get_if<Devices>(&message)) {
+            fault_point("exchange.destination.devices");
+            GODWIT_TRY(standing.machine->preload_devices(
+                GODWIT_TRY(read_state(standing, devices->state_bytes))));
+            GODWIT_TRY(send(source, DevicesLoaded{}));
         } else if (auto* grant = std::get_if<Grant>(&message)) {
             fault_point("exchange.destination.grant");
             GODWIT_TRY(take_rights(standing, *grant));
@@ -271,6 +284,7 @@ Result<std::pair<TakenMachine, LateWork>> run_destination(DestinationParts parts
                 .build_id = std::string(build_id()),
                 .takes_previews = true,
                 .takes_record_with_grant = true,
+                .takes_devices_ahead = true,
                 .sections = {}};
     for (const state::SectionType& type : known_sections(parts)) {
         hello.sections.push_back({.name = std::string(type.name), .version = type.version});

@@ -42,6 +42,7 @@ void put(const Hello& from, state::HandoverMessage& to) {
     hello.set_build_id(from.build_id);
     hello.set_takes_previews(from.takes_previews);
     hello.set_takes_record_with_grant(from.takes_record_with_grant);
+    hello.set_takes_devices_ahead(from.takes_devices_ahead);
     put_sections(from.sections, *hello.mutable_sections());
 }
 
@@ -99,8 +100,13 @@ void put(const Offer& from, state::HandoverMessage& to) {
     put_wiring(from.wiring, *offer.mutable_routes(), *offer.mutable_doorbells());
 }
 
+void put(const Devices& from, state::HandoverMessage& to) {
+    to.mutable_devices()->set_state_bytes(from.state_bytes);
+}
+
 void put(const TakeOver& from, state::HandoverMessage& to) {
     auto& take_over = *to.mutable_take_over();
+    take_over.set_devices_ahead(from.devices_ahead);
     take_over.set_state_bytes(from.state_bytes);
     put_names(from.descriptors, *take_over.mutable_descriptors());
 }
@@ -122,6 +128,7 @@ state::HandoverMessage to_proto(const WireMessage& message) {
     std::visit(Overloaded{
                    [&](const Prepared&) { proto.mutable_prepared(); },
                    [&](const Settle&) { proto.mutable_settle(); },
+                   [&](const DevicesLoaded&) { proto.mutable_devices_loaded(); },
                    [&](const Granted& from) {
                        proto.mutable_granted()->set_warmed_bytes(from.warmed_bytes);
                        proto.mutable_granted()->set_second_level(from.second_level);
@@ -188,6 +195,7 @@ Result<WireMessage> hello_from(const state::Hello& from) {
                              .build_id = from.build_id(),
                              .takes_previews = from.takes_previews(),
                              .takes_record_with_grant = from.takes_record_with_grant(),
+                             .takes_devices_ahead = from.takes_devices_ahead(),
                              .sections = std::move(sections)});
 }
 
@@ -293,8 +301,13 @@ Result<WireMessage> decode(sys::Message packet) {
     case Body::kGranted:
         return WireMessage(Granted{.warmed_bytes = proto.granted().warmed_bytes(),
                                    .second_level = proto.granted().second_level()});
+    case Body::kDevices:
+        return WireMessage(Devices{.state_bytes = proto.devices().state_bytes()});
+    case Body::kDevicesLoaded:
+        return WireMessage(DevicesLoaded{});
     case Body::kTakeOver:
         return WireMessage(TakeOver{.state_bytes = proto.take_over().state_bytes(),
+                                    .devices_ahead = proto.take_over().devices_ahead(),
                                     .descriptors = GODWIT_TRY(take_descriptors(
                                         proto.take_over().descriptors(), std::move(packet.fds)))});
     case Body::kRunning:

@@ -40,6 +40,7 @@ struct Hello {
     std::string build_id;
     bool takes_previews = false; ///< Knows Preview and Grant.
     bool takes_record_with_grant = false;
+    bool takes_devices_ahead = false;  ///< Knows Devices.
     std::vector<SectionKind> sections; ///< What it reads; empty from builds that do not say it.
 };
 
@@ -92,8 +93,17 @@ struct Granted {
     bool second_level = false;      ///< KVM's own tables are filled too.
 };
 
+/// The devices are at rest while the guest runs: what they are now lies in the state buffer, to be
+/// loaded already.
+struct Devices {
+    std::uint64_t state_bytes = 0;
+};
+
+struct DevicesLoaded {};
+
 struct TakeOver {
     std::uint64_t state_bytes = 0;
+    bool devices_ahead = false; ///< They still are what was loaded; the state is without them.
     sys::FdManifest descriptors;
 };
 
@@ -141,7 +151,9 @@ using WireMessage = std::variant<Hello,
                                  Preview,
                                  Previewed,
                                  Grant,
-                                 Granted>;
+                                 Granted,
+                                 Devices,
+                                 DevicesLoaded>;
 
 [[nodiscard]] Status send(const sys::MessageSocket& socket, const WireMessage& message);
 /// The next message. A Failed or Abort of the peer comes back as an Error, unless asked for.

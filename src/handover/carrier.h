@@ -38,6 +38,8 @@ class Carrier {
     [[nodiscard]] virtual Status prepare() = 0;
     /// One round of copying while the guest runs.
     [[nodiscard]] virtual Result<Remaining> sync() = 0;
+    /// What stays as it is once the devices are at rest; the guest runs.
+    [[nodiscard]] virtual Status carry_at_rest() { return ok(); }
     /// The rest, while the guest stands still.
     [[nodiscard]] virtual Status carry_paused() = 0;
     /// What may be late, after the destination runs.

@@ -13,7 +13,7 @@
 ///   2  introduce   plan     tell the destination to forget
 ///   3  prepare     prepare  carriers abort, destination forgets
 ///   4  sync        sync     as 3
-///   5  quiesce     sync     devices work again
+///   5  quiesce     sync     devices work again; what was carried of them is void
 ///   6  pause       pause    the guest runs again
 ///   7  carry       pause    as 6
 ///   8  offer       commit   take the offer back: compare-and-swap on the owner record. Whoever wins this
@@ -151,7 +151,11 @@ class SourceRun {
         step("quiesce");
         touched_ = true;
         stands_since_ = parts_.clock.now();
-        return parts_.machine.quiesce(parts_.limits.commit_timeout);
+        GODWIT_TRY(parts_.machine.quiesce(parts_.limits.commit_timeout));
+        for (Carrier* carrier : parts_.carriers) {
+            GODWIT_TRY(carrier->carry_at_rest().with_context(carrier->resource()));
+        }
+        return ok();
     }
 
     Status pause() {

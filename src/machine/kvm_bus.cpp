@@ -21,8 +21,8 @@ class KvmMsiRouter::Vector final : public bus::MsiVector {
         : router_(router), index_(index), event_(std::move(event)) {}
     Vector(const Vector&) = delete;
     Vector& operator=(const Vector&) = delete;
-    /// Closing the eventfd disconnects it. Asking KVM to would cost a grace period for each vector.
-    ~Vector() override = default;
+    /// It stays connected: disconnecting would cost a grace period for each vector.
+    ~Vector() override { router_.put_back(index_, std::move(event_)); }
 
     [[nodiscard]] Status route(const bus::MsiMessage& message) override {
         return router_.route(index_, message);
@@ -55,11 +55,12 @@ Result<std::unique_ptr<bus::MsiVector>> KvmMsiRouter::create_vector() {
         return Error(ErrorCode::resource_exhausted, "no more interrupt vectors");
     }
     const std::size_t index = made_;
-    sys::EventFd event =
-        index < spare_.size() ? std::move(spare_[index]) : GODWIT_TRY(connected_event(index));
+    if (index == spare_.size()) {
+        spare_.emplace_back(GODWIT_TRY(connected_event(index)));
+    }
     ++made_;
     routes_.resize(made_);
-    return std::make_unique<Vector>(*this, index, std::move(event));
+    return std::make_unique<Vector>(*this, index, *std::exchange(spare_[index], std::nullopt));
 }
 
 Status KvmMsiRouter::prewire(const std::vector<std::optional<bus::MsiMessage>>& routes) {
@@ -68,12 +69,27 @@ Status KvmMsiRouter::prewire(const std::vector<std::optional<bus::MsiMessage>>& 
         return Error(ErrorCode::conflict, "the machine's interrupt vectors cannot be prepared");
     }
     while (spare_.size() < routes.size()) {
-        spare_.push_back(GODWIT_TRY(connected_event(spare_.size())));
+        spare_.emplace_back(GODWIT_TRY(connected_event(spare_.size())));
     }
     routes_ = routes;
     const Status set = routes_ == set_routes_ ? ok() : set_table();
     routes_.clear();
     return set;
+}
+
+void KvmMsiRouter::put_back(std::size_t index, sys::EventFd event) noexcept {
+    const std::scoped_lock lock(mutex_);
+    spare_[index] = std::move(event);
+}
+
+Status KvmMsiRouter::begin_again() {
+    const std::scoped_lock lock(mutex_);
+    if (!std::ranges::all_of(spare_, [](const auto& event) { return event.has_value(); })) {
+        return Error(ErrorCode::conflict, "a device still has its interrupt vectors");
+    }
+    made_ = 0;
+    routes_.clear();
+    return ok();
 }
 
 std::vector<std::optional<bus::MsiMessage>> KvmMsiRouter::routes() const {
@@ -211,7 +227,9 @@ void KvmDoorbells::remove(Gpa, const sys::EventFd& event) noexcept {
     const std::scoped_lock lock(mutex_);
     const auto found = std::ranges::find(doorbells_, event.fd().raw(), &Doorbell::handed_out);
     if (found != doorbells_.end()) {
-        take_down(*found);
+        if (!in_advance_) {
+            take_down(*found);
+        }
         found->used = false;
     }
 }
@@ -221,6 +239,7 @@ Status KvmDoorbells::prewire(const std::vector<std::optional<Gpa>>& addresses) {
     if (made_ != 0 || addresses.size() > Wiring::doorbells_max) {
         return Error(ErrorCode::conflict, "the machine's doorbells cannot be prepared");
     }
+    in_advance_ = true;
     while (doorbells_.size() < addresses.size()) {
         doorbells_.push_back({.event = GODWIT_TRY(sys::EventFd::create())});
     }
@@ -238,8 +257,17 @@ Status KvmDoorbells::prewire(const std::vector<std::optional<Gpa>>& addresses) {
     return ok();
 }
 
+void KvmDoorbells::begin_again() noexcept {
+    const std::scoped_lock lock(mutex_);
+    for (Doorbell& doorbell : doorbells_) {
+        doorbell.handed_out = -1;
+    }
+    made_ = 0;
+}
+
 void KvmDoorbells::drop_unused() noexcept {
     const std::scoped_lock lock(mutex_);
+    in_advance_ = false;
     for (Doorbell& doorbell : doorbells_) {
         if (!doorbell.used) {
             take_down(doorbell);

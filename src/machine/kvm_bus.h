@@ -40,6 +40,8 @@ class KvmMsiRouter final : public bus::MsiRouter {
     /// Connects vectors in advance and sets their routes: create_vector() hands them out in order.
     /// Again with another table: only routes change, and vectors are added.
     [[nodiscard]] Status prewire(const std::vector<std::optional<bus::MsiMessage>>& routes);
+    /// Once the owners of all vectors have given them up: create_vector() hands out the same again.
+    [[nodiscard]] Status begin_again();
     /// From here on routes are only remembered, until commit() sets them all, if they differ from
     /// what is set.
     void hold();
@@ -54,14 +56,16 @@ class KvmMsiRouter final : public bus::MsiRouter {
     [[nodiscard]] Status route(std::size_t index, const bus::MsiMessage& message);
     [[nodiscard]] Status set_table();
     [[nodiscard]] Result<sys::EventFd> connected_event(std::size_t index) const;
+    void put_back(std::size_t index, sys::EventFd event) noexcept;
 
     const kvm::Vm& vm_;
     mutable std::mutex mutex_; ///< Guards all below.
     /// Entry i is GSI first_msi_gsi + i; numbers are not reused.
     std::vector<std::optional<bus::MsiMessage>> routes_;
     std::vector<std::optional<bus::MsiMessage>> set_routes_; ///< What KVM's table holds.
-    std::vector<sys::EventFd> spare_;                        ///< Connected, not handed out yet.
-    std::size_t made_ = 0;                                   ///< Vectors handed out.
+    /// Connected; entry i is there unless vector i has it.
+    std::vector<std::optional<sys::EventFd>> spare_;
+    std::size_t made_ = 0; ///< Vectors handed out.
     bool held_ = false;
 };
 
@@ -78,6 +82,9 @@ class KvmDoorbells final : public bus::DoorbellRegistrar {
     /// Hangs doorbells up in advance: create_event() hands their events out in order, and add() of
     /// one at its address costs nothing. Again with other addresses: those not in use move.
     [[nodiscard]] Status prewire(const std::vector<std::optional<Gpa>>& addresses);
+    /// Once the devices have given all events up: create_event() hands out the same again. What
+    /// hangs stays where it is until it is used, or not.
+    void begin_again() noexcept;
     /// Takes down what was hung up in advance and is not used.
     void drop_unused() noexcept;
     [[nodiscard]] std::vector<std::optional<Gpa>> addresses() const;
@@ -100,6 +107,7 @@ class KvmDoorbells final : public bus::DoorbellRegistrar {
     mutable std::mutex mutex_;
     std::vector<Doorbell> doorbells_; ///< Guarded by mutex_.
     std::size_t made_ = 0;            ///< Events handed out. Guarded by mutex_.
+    bool in_advance_ = false;         ///< From prewire() to drop_unused(). Guarded by mutex_.
 };
 
 } // namespace godwit::machine

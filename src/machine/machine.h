@@ -121,6 +121,11 @@ class Machine {
     };
     struct LoadOptions {
         ClockPolicy clock = ClockPolicy::running;
+        /// PCI bus and functions are those of preload_devices(), and the state has none; else the
+        /// state has them, and what was loaded before is given up.
+        bool devices_ahead = false;
+        /// Done while the vCPUs take their state; its error is that of load().
+        std::function<Status()> meanwhile;
         sys::TimeLine* times = nullptr; ///< Told what took how long.
     };
     [[nodiscard]] Status load(state::SavedState state, const LoadOptions& options);
@@ -130,6 +135,19 @@ class Machine {
     /// Sets of a preview what does nothing yet, in a machine that has neither booted nor loaded, so
     /// that load() has less to do. Refuses what load() would refuse.
     [[nodiscard]] Status preload(state::SavedState preview);
+    /// The PCI bus and its functions while the guest may still run: after quiesce_devices() only
+    /// the guest itself changes them, which a later save() shows. Good for preload_devices() only.
+    struct DevicesAtRest {
+        state::SavedState state;
+        std::uint64_t exits = 0; ///< vCPU exits served before.
+    };
+    [[nodiscard]] Result<DevicesAtRest> save_devices() const;
+    /// After a pause: the guest has reached no device since save_devices(), so that save() need not
+    /// write the PCI bus and its functions once more.
+    [[nodiscard]] bool untouched_since(const DevicesAtRest& devices) const noexcept;
+    /// Loads them into a machine that has neither booted nor loaded. May be repeated: the last
+    /// counts, at the price of making the back ends anew. They stay at rest.
+    [[nodiscard]] Status preload_devices(state::SavedState saved);
     /// What stands here of a machine that runs elsewhere or is about to: equal on both sides, if
     /// `wiring` is the one that was prepared (requirement HR-4).
     [[nodiscard]] Result<MirrorDigest> mirror(const Wiring& wiring) const;
@@ -171,11 +189,18 @@ class Machine {
     [[nodiscard]] Status pause(std::chrono::milliseconds limit = rest_time_max);
     /// The same, and vCPUs read their own state on the way, all at once: the next save(), which
     /// follows before anything reaches the machine, takes it. Also of a machine at rest.
-    /// save(), or start() if the machine is not saved after all, must be called by the same thread.
+    /// Until start() or stay_paused(), which the same thread must call unless the machine goes,
+    /// device threads rest.
     [[nodiscard]] Status pause_to_save(std::chrono::milliseconds limit = rest_time_max);
+    /// After pause_to_save(), of a machine that is not started again for now.
+    void stay_paused() noexcept;
     [[nodiscard]] bool running() const noexcept;
     /// Everything a new owner needs besides RAM and resources; at rest only.
-    [[nodiscard]] Result<state::SavedState> save() const;
+    enum class Save : std::uint8_t {
+        all,
+        without_functions, ///< PCI bus and functions went ahead.
+    };
+    [[nodiscard]] Result<state::SavedState> save(Save what = Save::all) const;
     /// CLOCK_MONOTONIC when the last vCPU left the guest in the last pause().
     [[nodiscard]] sys::Moment vcpus_stopped_at() const noexcept;
     /// CLOCK_MONOTONIC just before the first vCPU entered the guest after the last start(). Waits

@@ -46,7 +46,7 @@ struct Machine::Impl {
     std::unique_ptr<BackEnds> back_ends;
 
     /// While something must be quick. Of the thread that does it.
-    mutable std::vector<sys::EventLoop::Hold> held_loops;
+    std::vector<sys::EventLoop::Hold> held_loops;
 
     AddressMap ports;
     AddressMap addresses;
@@ -77,7 +77,8 @@ struct Machine::Impl {
     /// guest runs again.
     struct Collection;
     mutable std::shared_ptr<Collection> collection;
-    std::vector<VcpuRecord> preloaded; ///< By preload(), of each vCPU; empty without it.
+    std::vector<VcpuRecord> preloaded;        ///< By preload(), of each vCPU; empty without it.
+    std::vector<std::uint32_t> guest_tsc_khz; ///< Of each vCPU loaded.
 
     /// The guest has ended: tells once, and keeps every vCPU out. Any thread.
     void stop(StopReason reason, std::string detail);
@@ -93,12 +94,21 @@ struct Machine::Impl {
     void begin_collecting();
     void give_up_collecting();
     [[nodiscard]] Result<std::vector<state::Section>> vcpu_sections() const;
-    [[nodiscard]] Status save_into(state::SavedState& state) const;
+    [[nodiscard]] Status save_into(state::SavedState& state, Save what) const;
     /// What is saved after the sections of KVM, in order; once ready.
     [[nodiscard]] std::vector<const state::StateUnit*> units() const;
-    [[nodiscard]] Status load_devices(state::SavedState& state, ClockPolicy policy);
+    /// The last of them: PCI bus and functions.
+    [[nodiscard]] std::vector<const state::StateUnit*> functions() const;
+    /// That were served so far.
+    [[nodiscard]] std::uint64_t exits_served() const noexcept;
+    [[nodiscard]] Status load_functions(state::SavedState& state);
+    [[nodiscard]] Status drop_functions();
+    [[nodiscard]] Status load_platform(state::SavedState& state, ClockPolicy policy);
     [[nodiscard]] Result<state::Section> read_vcpu_section(std::size_t i) const;
-    [[nodiscard]] Status load_vcpus(const std::vector<VcpuRecord>& records,
+    [[nodiscard]] Status load_vcpu_section(std::size_t i,
+                                           const state::Section& section,
+                                           std::uint64_t tsc_offset_change);
+    [[nodiscard]] Status load_vcpus(const std::vector<state::Section>& sections,
                                     std::uint64_t tsc_offset_change,
                                     const std::function<Status()>& meanwhile);
 };

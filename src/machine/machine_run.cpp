@@ -92,6 +92,11 @@ Status Machine::pause_to_save(std::chrono::milliseconds limit) {
     return stop_vcpus(deadline, Collect::vcpu_state);
 }
 
+void Machine::stay_paused() noexcept {
+    impl_->held_loops.clear();
+    impl_->collection.reset();
+}
+
 Status Machine::stop_vcpus(sys::Moment deadline, Collect collect) {
     Impl& m = *impl_;
     for (const auto& vcpu : m.vcpus) {

@@ -1,22 +1,21 @@
 /// Saving and loading a machine.
 ///
 /// Sections in order: "kvm-vm", "vcpu" 0.., platform devices, "pci-bus", PCI functions.
-/// Loading: 1 refuse what is newer than this build, take and check every section, 2 vCPUs with
-/// their LAPICs, on their own threads, and meanwhile devices, 3 interrupt controllers, which take
-/// the lines' levels over, 4 clock, after the TSCs it is reckoned from, 5 interrupt routes in one
-/// table.
+/// Loading: 1 refuse what is newer than this build, 2 vCPUs with their LAPICs, on their own
+/// threads, and meanwhile devices, as far as they did not go ahead (preload_devices), 3 interrupt
+/// controllers, which take the lines' levels over, 4 clock, after the TSCs it is reckoned from, 5
+/// interrupt routes in one table. Each part checks its sections before it uses them.
 
 #include "machine/boot/boot_layout.h"
 #include "machine/machine_impl.h"
 #include "machine/vm_state.h"
 #include "state/section_check.h"
+#include "sys/wait_awake.h"
 #include "virtio/balloon/balloon_state.h"
 #include "virtio/blk/blk_state.h"
 #include "virtio/console/console_state.h"
 #include "virtio/net/net_state.h"
 #include "virtio/pci_transport_state.h"
-
-#include <immintrin.h>
 
 #include <array>
 #include <atomic>
@@ -36,10 +35,8 @@ struct Machine::Impl::Collection {
         if (inside.fetch_sub(1) == 1) {
             inside.notify_all();
         }
-        // The others are out in microseconds, sooner than this thread would sleep and wake again.
-        for (int turn = 0; turn < turns_before_sleep && inside.load() > 0; ++turn) {
-            _mm_pause();
-        }
+        [[maybe_unused]] const bool out =
+            sys::wait_awake([this] { return inside.load() <= 0; }, awake_for_others);
         for (int left = inside.load(); left != 0; left = inside.load()) {
             if (left < 0) {
                 return false;
@@ -54,7 +51,7 @@ struct Machine::Impl::Collection {
     }
 
     static constexpr int given_up = -(1 << 20);
-    static constexpr int turns_before_sleep = 2000;
+    static constexpr auto awake_for_others = std::chrono::microseconds(200);
     std::atomic<int> inside;
     std::vector<Result<state::Section>> sections;
 };
@@ -76,7 +73,7 @@ void Machine::Impl::give_up_collecting() {
     }
     collection->give_up();
     for (const auto& vcpu : vcpus) {
-        vcpu->drop_task(); // Of one that never left the guest.
+        [[maybe_unused]] const auto never_begun = vcpu->take_back();
         vcpu->finish();
     }
 }
@@ -98,10 +95,10 @@ Result<std::vector<state::Section>> Machine::Impl::vcpu_sections() const {
 }
 
 /// vCPUs come last, though first in the state: their threads may still be reading them.
-Status Machine::Impl::save_into(state::SavedState& state) const {
+Status Machine::Impl::save_into(state::SavedState& state, Save what) const {
     GODWIT_TRY(state.add(encode_vm_section(GODWIT_TRY(read_vm_state(vm, clock)))));
     state::SavedState devices_state;
-    for (const state::StateUnit* unit : units()) {
+    for (const state::StateUnit* unit : what == Save::all ? units() : platform->units()) {
         GODWIT_TRY(devices_state.add(*unit));
     }
     for (state::Section& section : GODWIT_TRY(vcpu_sections())) {
@@ -112,21 +109,32 @@ Status Machine::Impl::save_into(state::SavedState& state) const {
 
 std::vector<const state::StateUnit*> Machine::Impl::units() const {
     std::vector<const state::StateUnit*> all = platform->units();
-    all.push_back(pci.get());
-    const std::vector<const state::StateUnit*> of_devices = devices->units();
-    all.insert(all.end(), of_devices.begin(), of_devices.end());
+    std::ranges::copy(functions(), std::back_inserter(all));
     return all;
 }
 
-Result<state::SavedState> Machine::save() const {
+std::vector<const state::StateUnit*> Machine::Impl::functions() const {
+    std::vector<const state::StateUnit*> all{pci.get()};
+    std::ranges::copy(devices->units(), std::back_inserter(all));
+    return all;
+}
+
+std::uint64_t Machine::Impl::exits_served() const noexcept {
+    std::uint64_t served = 0;
+    for (const auto& vcpu : vcpus) {
+        const ExitCounters counters = vcpu->counters();
+        served += counters.port + counters.memory;
+    }
+    return served;
+}
+
+Result<state::SavedState> Machine::save(Save what) const {
     const Impl& m = *impl_;
     if (!m.ready || m.running || m.ended) {
         return Error(ErrorCode::conflict, "only a paused machine can be saved");
     }
     state::SavedState state;
-    const Status saved = m.save_into(state);
-    m.held_loops.clear();
-    GODWIT_TRY(saved);
+    GODWIT_TRY(m.save_into(state, what));
     return state;
 }
 
@@ -191,108 +199,171 @@ std::vector<std::string> Machine::save_blockers() const {
     return blockers;
 }
 
-namespace {
-
-struct KvmSections {
-    VmState vm;
-    std::vector<VcpuRecord> vcpus;
-};
-
-Result<KvmSections> take_kvm_sections(state::SavedState& state, std::uint32_t vcpus) {
-    KvmSections sections;
-    sections.vm = GODWIT_TRY(parse_vm_section(GODWIT_TRY(state.take(vm_section.id()))));
-    for (std::uint32_t i = 0; i < vcpus; ++i) {
-        sections.vcpus.push_back(
-            GODWIT_TRY(parse_vcpu_section(GODWIT_TRY(state.take(vcpu_section.id(i))))));
-    }
-    return sections;
-}
-
-} // namespace
-
-Status Machine::Impl::load_devices(state::SavedState& state, ClockPolicy policy) {
-    const auto timer_policy = policy == ClockPolicy::running ? platform::TimerPolicy::running
-                                                             : platform::TimerPolicy::frozen;
+Status Machine::Impl::load_functions(state::SavedState& state) {
     auto pci_section = GODWIT_TRY(state.take(bus::PciBus::section.id()));
     addresses.remove(boot::ecam_start);
     pci = GODWIT_TRY(bus::PciBus::restore(addresses, pci_section));
     GODWIT_TRY(addresses.add(boot::ecam_start, boot::ecam_bytes, pci->ecam()));
-    platform = GODWIT_TRY(platform::Platform::restore(platform_args(), state, timer_policy));
     devices = GODWIT_TRY(DeviceSet::restore(device_args(), state));
+    return ok();
+}
+
+/// Back to what build() and prewire() made. What the devices stood on went with them.
+Status Machine::Impl::drop_functions() {
+    held_loops.clear();
+    devices.reset();
+    back_ends.reset();
+    GODWIT_TRY(msi->begin_again());
+    doorbells->begin_again();
+    back_ends = GODWIT_TRY(BackEnds::create(spec, resources, clock));
+    held_loops = back_ends->hold_loops();
+    return ok();
+}
+
+Status Machine::Impl::load_platform(state::SavedState& state, ClockPolicy policy) {
+    const auto timer_policy = policy == ClockPolicy::running ? platform::TimerPolicy::running
+                                                             : platform::TimerPolicy::frozen;
+    platform = GODWIT_TRY(platform::Platform::restore(platform_args(), state, timer_policy));
+    return ok();
+}
+
+Status Machine::Impl::load_vcpu_section(std::size_t i,
+                                        const state::Section& section,
+                                        std::uint64_t tsc_offset_change) {
+    VcpuRecord record = GODWIT_TRY(parse_vcpu_section(section));
+    const kvm::Vcpu& vcpu = vcpus[i]->vcpu();
+    const VcpuLoad how{.traits = &vcpu_traits,
+                       .cpuid = cpuid[i],
+                       .tsc_offset_change = tsc_offset_change,
+                       .preloaded = i < preloaded.size() ? &preloaded[i] : nullptr};
+    GODWIT_TRY(check_vcpu(record, vcpu, how));
+    GODWIT_TRY(load_vcpu(record, vcpu, how));
+    discard(vcpu.notify_paused(), "refused until the guest uses kvmclock");
+    cpuid[i] = std::move(record.cpuid);
+    guest_tsc_khz[i] = record.tsc_khz;
     return ok();
 }
 
 /// Every vCPU on its own thread, and `meanwhile` on this one. Nothing of it delivers an interrupt
 /// to a LAPIC: devices are at rest, and the interrupt controllers are new, with every pin masked.
-Status Machine::Impl::load_vcpus(const std::vector<VcpuRecord>& records,
+Status Machine::Impl::load_vcpus(const std::vector<state::Section>& sections,
                                  std::uint64_t tsc_offset_change,
                                  const std::function<Status()>& meanwhile) {
     std::vector<Status> loaded(vcpus.size(), Error(ErrorCode::internal, "not loaded"));
+    guest_tsc_khz.resize(vcpus.size());
     for (std::size_t i = 0; i < vcpus.size(); ++i) {
-        vcpus[i]->begin([&, i] {
-            loaded[i] = load_vcpu(records[i],
-                                  vcpus[i]->vcpu(),
-                                  {.traits = &vcpu_traits,
-                                   .cpuid = cpuid[i],
-                                   .tsc_offset_change = tsc_offset_change,
-                                   .preloaded = i < preloaded.size() ? &preloaded[i] : nullptr});
-        });
+        vcpus[i]->begin(
+            [&, i] { loaded[i] = load_vcpu_section(i, sections[i], tsc_offset_change); },
+            VcpuThread::Afterwards::stay_awake);
     }
     const Status other = meanwhile();
+    // Those whose thread has not woken by now are loaded from here.
+    for (const auto& vcpu : vcpus) {
+        if (auto task = vcpu->take_back()) {
+            task();
+        }
+    }
     for (const auto& vcpu : vcpus) {
         vcpu->finish();
     }
-    for (std::size_t i = 0; i < vcpus.size(); ++i) {
-        GODWIT_TRY(loaded[i]);
-        cpuid[i] = records[i].cpuid;
+    for (Status& one : loaded) {
+        GODWIT_TRY(std::move(one));
     }
+    vcpu_traits.guest_tsc_khz = guest_tsc_khz.front();
     return other;
 }
+
+namespace {
+
+Status check_versions(const state::SavedState& state) {
+    for (const state::Section& section : state.sections()) {
+        GODWIT_TRY(state::check_readable(
+            Machine::known_sections(),
+            {.name = section.id.name, .version = section.version, .required = section.required}));
+    }
+    return ok();
+}
+
+} // namespace
 
 Status Machine::load(state::SavedState state, const LoadOptions& options) {
     Impl& m = *impl_;
     if (m.ready) {
         return Error(ErrorCode::conflict, "the machine has a state already");
     }
-    for (const state::Section& section : state.sections()) {
-        GODWIT_TRY(state::check_readable(
-            known_sections(),
-            {.name = section.id.name, .version = section.version, .required = section.required}));
+    if (options.devices_ahead && m.devices == nullptr) {
+        return Error(ErrorCode::corrupt, "the state counts on devices that were not loaded before");
     }
+    GODWIT_TRY(check_versions(state));
     const auto mark = [&](std::string_view name) {
         if (options.times != nullptr) {
             options.times->mark(name);
         }
     };
-    const KvmSections sections = GODWIT_TRY(take_kvm_sections(state, m.spec.vcpus));
-    const std::uint64_t tsc_offset_change =
-        options.clock == ClockPolicy::frozen ? frozen_tsc_offset_change(sections.vm.clock) : 0;
-    for (std::size_t i = 0; i < m.vcpus.size(); ++i) {
-        GODWIT_TRY(check_vcpu(sections.vcpus[i],
-                              m.vcpus[i]->vcpu(),
-                              {.traits = &m.vcpu_traits,
-                               .cpuid = m.cpuid[i],
-                               .tsc_offset_change = tsc_offset_change}));
+    const VmState vm_state = GODWIT_TRY(parse_vm_section(GODWIT_TRY(state.take(vm_section.id()))));
+    std::vector<state::Section> vcpu_sections;
+    for (std::uint32_t i = 0; i < m.spec.vcpus; ++i) {
+        vcpu_sections.push_back(GODWIT_TRY(state.take(vcpu_section.id(i))));
     }
-    m.vcpu_traits.guest_tsc_khz = sections.vcpus.front().tsc_khz;
+    const std::uint64_t tsc_offset_change =
+        options.clock == ClockPolicy::frozen ? frozen_tsc_offset_change(vm_state.clock) : 0;
     mark("check");
     m.msi->hold();
-    GODWIT_TRY(m.load_vcpus(sections.vcpus, tsc_offset_change, [&]() -> Status {
-        GODWIT_TRY(m.load_devices(state, options.clock));
+    GODWIT_TRY(m.load_vcpus(vcpu_sections, tsc_offset_change, [&]() -> Status {
+        if (!options.devices_ahead) {
+            GODWIT_TRY(m.devices != nullptr ? m.drop_functions() : ok());
+            GODWIT_TRY(m.load_functions(state));
+        }
+        GODWIT_TRY(m.load_platform(state, options.clock));
         GODWIT_TRY(state.finish());
+        if (options.meanwhile) {
+            GODWIT_TRY(options.meanwhile());
+        }
         mark("devices");
         return ok();
     }));
-    GODWIT_TRY(load_interrupt_controllers(m.vm, sections.vm));
+    GODWIT_TRY(load_interrupt_controllers(m.vm, vm_state));
     mark("vcpus");
     GODWIT_TRY(options.clock == ClockPolicy::running
-                   ? continue_kvmclock(m.vm, sections.vm.clock, m.clock, m.vcpu_traits.host_tsc_khz)
-                   : resume_kvmclock(m.vm, sections.vm.clock));
+                   ? continue_kvmclock(m.vm, vm_state.clock, m.clock, m.vcpu_traits.host_tsc_khz)
+                   : resume_kvmclock(m.vm, vm_state.clock));
     GODWIT_TRY(m.msi->commit());
     mark("clock and routes");
     m.ready = true;
-    m.stood_still = true;
+    m.stood_still = false; // The vCPUs have been told.
     m.announce_due = options.clock == ClockPolicy::frozen;
+    return ok();
+}
+
+Result<Machine::DevicesAtRest> Machine::save_devices() const {
+    const Impl& m = *impl_;
+    if (!m.ready || m.devices_awake || m.ended) {
+        return Error(ErrorCode::conflict, "only devices at rest can be saved");
+    }
+    // Counted first: an exit that is being served now is counted when its work is done.
+    DevicesAtRest saved{.state = {}, .exits = m.exits_served()};
+    for (const state::StateUnit* unit : m.functions()) {
+        GODWIT_TRY(saved.state.add(*unit));
+    }
+    return saved;
+}
+
+bool Machine::untouched_since(const DevicesAtRest& devices) const noexcept {
+    return !impl_->running && impl_->exits_served() == devices.exits;
+}
+
+Status Machine::preload_devices(state::SavedState saved) {
+    Impl& m = *impl_;
+    if (m.ready || m.back_ends == nullptr) {
+        return Error(ErrorCode::conflict,
+                     m.ready ? "the machine has a state already"
+                             : "the machine has no right to its devices yet");
+    }
+    GODWIT_TRY(check_versions(saved));
+    GODWIT_TRY(m.devices != nullptr ? m.drop_functions() : ok());
+    m.msi->hold();
+    GODWIT_TRY(m.load_functions(saved));
+    GODWIT_TRY(saved.finish());
     return ok();
 }
 

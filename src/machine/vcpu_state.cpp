@@ -276,6 +276,19 @@ Status set_tsc(const kvm::Vcpu& vcpu, const VcpuStateTraits& traits, std::uint64
     return set_msrs(vcpu, std::span(&entry, 1));
 }
 
+/// No exception, interrupt or NMI waits or is being delivered.
+bool nothing_pending(const kvm_vcpu_events& events) {
+    return (events.exception.injected | events.exception.pending | events.interrupt.injected |
+            events.interrupt.shadow | events.nmi.injected | events.nmi.pending | events.nmi.masked |
+            events.smi.smm | events.smi.pending | events.smi.smm_inside_nmi |
+            events.smi.latched_init | events.triple_fault.pending) == 0;
+}
+
+/// Setting `b` after `a` would change nothing.
+bool same_events(const kvm_vcpu_events& a, const kvm_vcpu_events& b) {
+    return nothing_pending(a) && nothing_pending(b) && a.sipi_vector == b.sipi_vector;
+}
+
 } // namespace
 
 Status preload_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
@@ -287,12 +300,18 @@ Status preload_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuL
     GODWIT_TRY(vcpu.set_sregs(record.sregs));
     GODWIT_TRY(vcpu.set_xcrs(record.xcrs));
     GODWIT_TRY(vcpu.set_debug_registers(record.debug_registers));
+    GODWIT_TRY(vcpu.set_xsave(std::as_bytes(std::span(record.xsave))));
     GODWIT_TRY(set_msrs(vcpu, msrs.early));
-    return set_tsc(vcpu, *load.traits, record.tsc_offset + load.tsc_offset_change);
+    GODWIT_TRY(set_tsc(vcpu, *load.traits, record.tsc_offset + load.tsc_offset_change));
+    if (nothing_pending(record.events)) {
+        GODWIT_TRY(vcpu.set_events(record.events));
+    }
+    return vcpu.set_mp_state(record.mp_state);
 }
 
 Status load_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad& load) {
     const SavedMsrs msrs = split_msrs(record.msrs, load);
+
     const VcpuRecord* const before = load.preloaded;
     if (!same(record.cpuid, before != nullptr ? std::span(before->cpuid) : load.cpuid)) {
         GODWIT_TRY(vcpu.set_cpuid(record.cpuid));
@@ -307,19 +326,27 @@ Status load_vcpu(const VcpuRecord& record, const kvm::Vcpu& vcpu, const VcpuLoad
     if (before == nullptr || !same_bytes(before->xcrs, record.xcrs)) {
         GODWIT_TRY(vcpu.set_xcrs(record.xcrs));
     }
-    GODWIT_TRY(vcpu.set_xsave(std::as_bytes(std::span(record.xsave))));
+    if (before == nullptr || before->xsave != record.xsave) {
+        GODWIT_TRY(vcpu.set_xsave(std::as_bytes(std::span(record.xsave))));
+    }
     if (before == nullptr || !same_bytes(before->debug_registers, record.debug_registers)) {
         GODWIT_TRY(vcpu.set_debug_registers(record.debug_registers));
     }
-    GODWIT_TRY(set_msrs(vcpu, msrs.early));
+    if (!msrs.early.empty()) {
+        GODWIT_TRY(set_msrs(vcpu, msrs.early));
+    }
     if (before == nullptr || before->tsc_offset != record.tsc_offset ||
         !load.traits->has_tsc_offset) {
         GODWIT_TRY(set_tsc(vcpu, *load.traits, record.tsc_offset + load.tsc_offset_change));
     }
     GODWIT_TRY(vcpu.set_lapic(record.lapic));
     GODWIT_TRY(set_msrs(vcpu, msrs.deadline));
-    GODWIT_TRY(vcpu.set_events(record.events));
-    return vcpu.set_mp_state(record.mp_state);
+    if (before == nullptr || !same_events(before->events, record.events)) {
+        GODWIT_TRY(vcpu.set_events(record.events));
+    }
+    return before != nullptr && same_bytes(before->mp_state, record.mp_state)
+               ? ok()
+               : vcpu.set_mp_state(record.mp_state);
 }
 
 } // namespace godwit::machine

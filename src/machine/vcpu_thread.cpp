@@ -3,10 +3,22 @@
 #include "base/log.h"
 #include "kvm/vcpu_kick.h"
 #include "sys/thread.h"
+#include "sys/wait_awake.h"
 
 #include <utility>
 
 namespace godwit::machine {
+
+namespace {
+
+/// For a vCPU to leave the guest.
+constexpr auto awake_for_park = std::chrono::microseconds(500);
+/// For the end of a task: a vCPU's whole state is read or set in a hundred or two microseconds.
+constexpr auto awake_for_task = std::chrono::microseconds(500);
+/// For the order after Afterwards::stay_awake: from a loaded vCPU to the machine's start.
+constexpr auto awake_for_order = std::chrono::milliseconds(1);
+
+} // namespace
 
 void FirstEntry::note() noexcept {
     if (nanoseconds_.load(std::memory_order_relaxed) == 0) {
@@ -44,6 +56,7 @@ void VcpuThread::request_pause() {
 void VcpuThread::want(Wanted wanted) {
     const std::scoped_lock lock(mutex_);
     wanted_ = wanted;
+    ++orders_;
     if (wanted == Wanted::running || parked_) {
         changed_.notify_all();
         return;
@@ -60,19 +73,24 @@ void VcpuThread::leave_guest() {
 
 void VcpuThread::wait_parked() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return parked_; });
+    changed_.wait(lock, [this] { return parked_.load(); });
 }
 
 bool VcpuThread::wait_parked_until(std::chrono::steady_clock::time_point deadline) {
+    if (sys::wait_awake([this] { return parked_.load(); }, awake_for_park)) {
+        return true;
+    }
     std::unique_lock lock(mutex_);
-    return changed_.wait_until(lock, deadline, [this] { return parked_; });
+    return changed_.wait_until(lock, deadline, [this] { return parked_.load(); });
 }
 
-void VcpuThread::begin(std::move_only_function<void()> task) {
+void VcpuThread::begin(std::move_only_function<void()> task, Afterwards afterwards) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return !working_; });
     task_ = std::move(task);
+    afterwards_ = afterwards;
     working_ = true;
+    ++orders_;
     if (parked_) {
         changed_.notify_all();
     } else if (wanted_ == Wanted::running) {
@@ -80,17 +98,33 @@ void VcpuThread::begin(std::move_only_function<void()> task) {
     }
 }
 
-void VcpuThread::drop_task() {
+std::move_only_function<void()> VcpuThread::take_back() {
     const std::scoped_lock lock(mutex_);
-    if (task_) {
-        task_ = nullptr;
-        working_ = false;
+    if (!task_) {
+        return nullptr;
     }
+    working_ = false;
+    return std::exchange(task_, nullptr);
 }
 
 void VcpuThread::finish() {
+    if (sys::wait_awake([this] { return !working_.load(); }, awake_for_task)) {
+        return;
+    }
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return !working_; });
+}
+
+void VcpuThread::await_order(std::unique_lock<std::mutex>& lock) {
+    const auto given = [this] { return wanted_ != Wanted::parked || task_; };
+    if (std::exchange(afterwards_, Afterwards::sleep) == Afterwards::stay_awake && !given()) {
+        const std::uint32_t orders = orders_;
+        lock.unlock();
+        [[maybe_unused]] const bool given_by_now =
+            sys::wait_awake([&] { return orders_.load() != orders; }, awake_for_order);
+        lock.lock();
+    }
+    changed_.wait(lock, given);
 }
 
 void VcpuThread::do_task(std::unique_lock<std::mutex>& lock) {
@@ -122,7 +156,7 @@ void VcpuThread::body() noexcept {
     }
     std::unique_lock lock(mutex_);
     for (;;) {
-        changed_.wait(lock, [this] { return wanted_ != Wanted::parked || task_; });
+        await_order(lock);
         do_task(lock);
         if (wanted_ == Wanted::parked) {
             continue;

@@ -66,12 +66,17 @@ class VcpuThread {
     [[nodiscard]] bool wait_parked_until(std::chrono::steady_clock::time_point deadline);
     /// When it last left the guest to park.
     [[nodiscard]] sys::Moment parked_at() const;
+    /// What the thread does when a task is done and nothing else is wanted.
+    enum class Afterwards : std::uint8_t {
+        sleep,
+        stay_awake, ///< For a while: the next order comes soon.
+    };
     /// Has the thread run `task`, which may use its vCPU. A vCPU in the guest leaves it for that
     /// and enters it again afterwards, unless a pause was requested before. Waits for a task given
     /// before; what it refers to lives until finish() has returned.
-    void begin(std::move_only_function<void()> task);
-    /// Forgets a task that has not begun.
-    void drop_task();
+    void begin(std::move_only_function<void()> task, Afterwards afterwards = Afterwards::sleep);
+    /// A task that has not begun, which the thread then does not do; else an empty function.
+    [[nodiscard]] std::move_only_function<void()> take_back();
     /// Waits for the task's end.
     void finish();
     /// At the next resume, tells the guest's watchdogs that it stood still. At rest only.
@@ -92,6 +97,7 @@ class VcpuThread {
     [[nodiscard]] GuestEnd run_guest() noexcept;
     void want(Wanted wanted);
     void leave_guest();
+    void await_order(std::unique_lock<std::mutex>& lock);
     void do_task(std::unique_lock<std::mutex>& lock);
 
     kvm::Vcpu vcpu_;
@@ -101,12 +107,14 @@ class VcpuThread {
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    Wanted wanted_ = Wanted::parked;       ///< Guarded by mutex_.
-    bool parked_ = true;                   ///< Guarded by mutex_.
-    bool stood_still_ = false;             ///< Of whoever has the vCPU.
-    std::move_only_function<void()> task_; ///< Guarded by mutex_.
-    bool working_ = false;                 ///< A task waits or runs. Guarded by mutex_.
-    sys::Moment parked_at_;                ///< Guarded by mutex_.
+    Wanted wanted_ = Wanted::parked;            ///< Guarded by mutex_.
+    std::atomic<bool> parked_{true};            ///< Written under mutex_.
+    bool stood_still_ = false;                  ///< Of whoever has the vCPU.
+    std::move_only_function<void()> task_;      ///< Guarded by mutex_.
+    std::atomic<bool> working_{false};          ///< A task waits or runs. Written under mutex_.
+    std::atomic<std::uint32_t> orders_{0};      ///< How many were given. Written under mutex_.
+    Afterwards afterwards_ = Afterwards::sleep; ///< Guarded by mutex_.
+    sys::Moment parked_at_;                     ///< Guarded by mutex_.
 
     std::jthread thread_; ///< Last: it uses everything above.
 };

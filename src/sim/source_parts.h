@@ -37,6 +37,7 @@ class SimulatedCarrier final : public handover::Carrier {
     [[nodiscard]] std::vector<std::string> blockers() const override { return {}; }
     Status prepare() override { return take_step(world_, process_, faults_); }
     Result<handover::Remaining> sync() override;
+    Status carry_at_rest() override { return take_step(world_, process_, faults_); }
     Status carry_paused() override { return take_step(world_, process_, faults_); }
     Status settle() override { return take_step(world_, process_, faults_); }
     void abort() noexcept override {}

@@ -125,6 +125,22 @@ Result<Section> SavedState::take(const SectionId& id) {
     return section;
 }
 
+bool SavedState::leave_out(const SavedState& other) {
+    const auto in_other = [&other](const Section& section) {
+        return std::ranges::find(other.sections_, section) != other.sections_.end();
+    };
+    const auto shared = std::ranges::count_if(sections_, in_other);
+    if (static_cast<std::size_t>(shared) != other.sections_.size()) {
+        return false;
+    }
+    std::erase_if(sections_, [&](const Section& section) {
+        const bool leaves = in_other(section);
+        encoded_bytes_ -= leaves ? encoded_size(section) : 0;
+        return leaves;
+    });
+    return true;
+}
+
 Result<std::uint32_t> SavedState::finish() const {
     const auto required = std::ranges::find_if(sections_, &Section::required);
     if (required != sections_.end()) {

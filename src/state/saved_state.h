@@ -40,6 +40,9 @@ class SavedState {
     /// Takes the section out, so that leftovers show; not_found names it.
     [[nodiscard]] Result<Section> take(const SectionId& id);
     [[nodiscard]] bool has(const SectionId& id) const noexcept;
+    /// Takes out what `other` has as well; false, and nothing is taken out, unless all of `other`
+    /// is here and the same.
+    [[nodiscard]] bool leave_out(const SavedState& other);
     /// An error naming the first required section nobody has taken; counts optional leftovers.
     [[nodiscard]] Result<std::uint32_t> finish() const;
     [[nodiscard]] const std::vector<Section>& sections() const noexcept { return sections_; }

@@ -49,6 +49,7 @@ struct Section {
     std::uint32_t version = 1;
     bool required = true;
     std::string payload; ///< A serialized protobuf message.
+    friend bool operator==(const Section&, const Section&) = default;
 };
 
 /// The unit has no state worth saving, on purpose.
