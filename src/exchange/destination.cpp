@@ -145,20 +145,17 @@ load(Standing& standing, TakeOver take_over, const DestinationParts& parts, sys:
     state::Section endpoints = GODWIT_TRY(saved.take(parts.endpoints_section.id()));
     fault_point("exchange.destination.load");
     times.mark("decode");
-    std::function<void()> wait_for_endpoints;
     const auto adopt = [&]() -> Status {
-        wait_for_endpoints = GODWIT_TRY(parts.adopt_endpoints(
+        GODWIT_TRY(parts.adopt_endpoints(
             standing.spec, std::move(endpoints), std::move(take_over.descriptors)));
-        times.mark("endpoints");
+        times.mark("consoles");
         return ok();
     };
-    GODWIT_TRY(standing.machine->load(std::move(saved),
-                                      {.clock = machine::Machine::ClockPolicy::running,
-                                       .devices_ahead = take_over.devices_ahead,
-                                       .meanwhile = adopt,
-                                       .times = &times}));
-    wait_for_endpoints();
-    return ok();
+    return standing.machine->load(std::move(saved),
+                                  {.clock = machine::Machine::ClockPolicy::running,
+                                   .devices_ahead = take_over.devices_ahead,
+                                   .meanwhile = adopt,
+                                   .times = &times});
 }
 
 /// Tells the source why not; the error goes on to our own caller.

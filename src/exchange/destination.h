@@ -25,10 +25,10 @@
 
 namespace godwit::exchange {
 
-/// What is to be taken besides the machine, before it runs: consoles. Begins it; the value waits
-/// for its end. An error refuses the exchange.
-using AdoptEndpoints = std::function<Result<std::function<void()>>(
-    const machine::MachineSpec&, state::Section, sys::FdManifest)>;
+/// What is to be taken besides the machine, before it runs: consoles. An error refuses the
+/// exchange.
+using AdoptEndpoints =
+    std::function<Status(const machine::MachineSpec&, state::Section, sys::FdManifest)>;
 
 /// What changes hands together with a machine that goes to another hypervisor instance: its memory,
 /// by pointers (requirements MP-2, MP-3). All on the destination's thread.

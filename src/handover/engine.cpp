@@ -60,11 +60,18 @@ class SourceRun {
     void enter(Phase phase, std::string_view step_name) {
         if (phase != times_.current() || phase == Phase::plan) {
             times_.enter(phase);
-            if (parts_.progress) {
-                parts_.progress(phase);
+            // Telling wakes other threads: not while the guest stands still for it.
+            if (phase != Phase::pause && phase != Phase::commit) {
+                tell(phase);
             }
         }
         step(step_name);
+    }
+
+    void tell(Phase phase) const {
+        if (parts_.progress) {
+            parts_.progress(phase);
+        }
     }
 
     void step(std::string_view name) {
@@ -188,6 +195,8 @@ class SourceRun {
         [[maybe_unused]] const auto left = GODWIT_TRY(time_left());
         offered_ = true;
         GODWIT_TRY(parts_.destination.offer());
+        tell(Phase::pause);
+        tell(Phase::commit);
         step("resumed");
         side_ = "destination";
         resumed_ = GODWIT_TRY(

@@ -92,7 +92,7 @@ struct HandoverParts {
     const sys::Clock& clock;
     /// Set by someone else to cancel; obeyed until the offer.
     const std::atomic<bool>* cancel = nullptr;
-    /// Told at each phase, for progress. May be empty.
+    /// Told at each phase, for progress; of pause and commit once the offer is made. May be empty.
     std::function<void(Phase)> progress;
 };
 

@@ -224,6 +224,7 @@ bool ConsolePort::flush(Client& client) {
 }
 
 void ConsolePort::freeze() {
+    take_adopted();
     absorb_fresh();
     frozen_ = true;
     listen_watch_.reset(); // Whoever connects waits in the listener's queue.
@@ -233,6 +234,7 @@ void ConsolePort::freeze() {
 }
 
 void ConsolePort::thaw() {
+    take_adopted();
     frozen_ = false;
     if (listener_ && !listen_watch_.active()) {
         const Status watched = watch_listener();
@@ -272,10 +274,18 @@ Result<ConsolePortState> ConsolePort::save() const {
 }
 
 void ConsolePort::adopt(ConsolePortState state) {
+    frozen_ = true;
+    adopted_ = std::move(state);
+}
+
+void ConsolePort::take_adopted() {
+    if (!adopted_.has_value()) {
+        return;
+    }
+    ConsolePortState state = *std::exchange(adopted_, std::nullopt);
     backlog_ = std::move(state.backlog);
     backlog_offset_ = state.backlog_offset;
     read_offset_ = state.read_offset;
-    frozen_ = true;
     for (ConsoleClientState& client : state.clients) {
         add_client(std::move(client.fd), client.offset, std::move(client.pending_input));
     }
@@ -287,6 +297,7 @@ void ConsolePort::close() {
 }
 
 void ConsolePort::flush_all() {
+    take_adopted();
     absorb_fresh();
     frozen_ = false;
     flush_clients();

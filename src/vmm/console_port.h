@@ -60,7 +60,7 @@ class ConsolePort {
     void thaw();
     /// What a successor needs; while frozen.
     [[nodiscard]] Result<ConsolePortState> save() const;
-    /// Takes a predecessor's state; frozen until thaw().
+    /// Keeps a predecessor's state, which thaw() or freeze() takes. Any thread, before all else.
     void adopt(ConsolePortState state);
     /// Everything printed so far that is still kept, for tests and post-mortems.
     [[nodiscard]] std::uint64_t dropped_bytes() const noexcept { return dropped_; }
@@ -87,6 +87,7 @@ class ConsolePort {
     [[nodiscard]] bool flush(Client& client);
     void flush_clients();
     void schedule_flush();
+    void take_adopted();
     void absorb_fresh();
     void update_events(Client& client);
 
@@ -101,6 +102,7 @@ class ConsolePort {
     std::uint64_t read_offset_ = 0;
     std::uint64_t dropped_ = 0;
     bool frozen_ = false;
+    std::optional<ConsolePortState> adopted_; ///< Not taken yet.
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
     mutable std::mutex mutex_;

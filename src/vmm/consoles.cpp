@@ -3,8 +3,6 @@
 #include "state/consoles.pb.h"
 #include "state/section_codec.h"
 
-#include <latch>
-
 namespace godwit::vmm {
 
 Consoles::Consoles(sys::EventLoop& loop, const machine::MachineSpec& spec, Input input)
@@ -142,8 +140,7 @@ Result<ConsolePortState> port_from(const state::ConsolePort& saved, sys::FdManif
 
 } // namespace
 
-Result<std::function<void()>> Consoles::adopt(const state::Section& saved,
-                                              sys::FdManifest descriptors) {
+Status Consoles::adopt(const state::Section& saved, sys::FdManifest descriptors) {
     const auto message = GODWIT_TRY(state::decode_section<state::Consoles>(section_type(), saved));
     std::map<std::string, ConsolePortState> states;
     for (const state::ConsolePort& port : message.ports()) {
@@ -153,14 +150,10 @@ Result<std::function<void()>> Consoles::adopt(const state::Section& saved,
         }
         states[port.name()] = GODWIT_TRY(port_from(port, descriptors));
     }
-    const auto taken = std::make_shared<std::latch>(1);
-    loop_.post([this, taken, ports = std::move(states)]() mutable {
-        for (auto& [name, state] : ports) {
-            ports_.find(name)->second->adopt(std::move(state));
-        }
-        taken->count_down();
-    });
-    return std::function<void()>([taken] { taken->wait(); });
+    for (auto& [name, state] : states) {
+        ports_.find(name)->second->adopt(std::move(state));
+    }
+    return ok();
 }
 
 } // namespace godwit::vmm

@@ -45,10 +45,9 @@ class Consoles final : public exchange::Endpoints {
     [[nodiscard]] state::SectionId section_id() const override { return section.id(); }
     [[nodiscard]] Result<state::Saved> save() const override;
     [[nodiscard]] std::string save_blocker() const override { return {}; }
-    /// Checks what a predecessor saved and begins to take it, frozen until thaw(); the value waits
-    /// until it is taken. Not on the loop's thread, which must run.
-    [[nodiscard]] Result<std::function<void()>> adopt(const state::Section& saved,
-                                                      sys::FdManifest descriptors);
+    /// Checks what a predecessor saved and keeps it until thaw(), which takes it. Before listen()
+    /// and anything that is written; any thread.
+    [[nodiscard]] Status adopt(const state::Section& saved, sys::FdManifest descriptors);
 
   private:
     sys::EventLoop& loop_;

@@ -59,9 +59,7 @@ TEST_F(ConsolesTest, golden_sections_are_read_and_written_again) {
     const auto resave = [this](const state::Section& section) -> Result<state::Section> {
         auto consoles = make();
         const auto adopted = consoles->adopt(section, clients());
-        if (adopted.has_value()) {
-            (*adopted)();
-        }
+        consoles->freeze();
         auto saved = consoles->save();
         drop(std::move(consoles));
         GODWIT_TRY(adopted);
