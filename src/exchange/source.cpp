@@ -34,6 +34,7 @@ struct Parcel {
     bool fetch_later = false;          ///< It fills its page tables once the guest runs there.
     bool granted = false;              ///< It has the right to change what belongs to the machine.
     bool devices_ahead_wanted = false; ///< It takes devices while the guest runs.
+    bool devices_ahead = false;        ///< And they are the same in the pause.
     Granted warmth;                    ///< What it has filled of its page tables.
     std::vector<std::pair<std::string, std::uint32_t>> inverse_calls; ///< By name.
 };
@@ -279,8 +280,8 @@ class StateCarrier final : public handover::Carrier {
         const bool untouched = ahead_.has_value() && machine_.untouched_since(*ahead_);
         state::SavedState saved = GODWIT_TRY(machine_.save(
             untouched ? machine::Machine::Save::without_functions : machine::Machine::Save::all));
-        parcel_.take_over.devices_ahead =
-            untouched || (ahead_.has_value() && saved.leave_out(ahead_->state));
+        parcel_.devices_ahead = untouched || (ahead_.has_value() && saved.leave_out(ahead_->state));
+        parcel_.take_over.devices_ahead = parcel_.devices_ahead;
         GODWIT_TRY(saved.append(std::move(consoles)));
         GODWIT_TRY(state::add_trial_section(saved));
         parcel_.take_over.state_bytes = GODWIT_TRY(write(saved));
@@ -499,6 +500,7 @@ handover::Report run_source(SourceParts parts, const sys::MessageSocket& success
     report.inverse_calls = std::move(parcel.inverse_calls);
     report.warmed_bytes = parcel.warmth.warmed_bytes;
     report.second_level_warmed = parcel.warmth.second_level;
+    report.devices_ahead = parcel.devices_ahead;
     return report;
 }
 

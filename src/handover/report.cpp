@@ -68,6 +68,7 @@ std::string to_json(const Report& report) {
         {"state_bytes", report.state_bytes},
         {"warmed_bytes", report.warmed_bytes},
         {"second_level_warmed", report.second_level_warmed},
+        {"devices_ahead", report.devices_ahead},
         {"timing", name_of(report.timing)},
         {"fetched_bytes", report.fetched.bytes},
         {"demand_faults", report.fetched.demand_faults},

@@ -55,6 +55,7 @@ struct Report {
     std::uint64_t state_bytes = 0;
     std::uint64_t warmed_bytes = 0;   ///< Of RAM, mapped at the destination before the pause.
     bool second_level_warmed = false; ///< And in KVM's own tables (requirement I-6).
+    bool devices_ahead = false;       ///< Loaded before the pause, and still the same in it.
     Timing timing = Timing::late;
     Fetched fetched; ///< Nothing with Timing::late.
     /// Calls the source made into the destination, by name (requirement HR-3).

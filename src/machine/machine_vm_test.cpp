@@ -1,3 +1,4 @@
+#include "bus/pci/pci_bus.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
 #include "machine/testing/guest_image.h"
@@ -290,6 +291,48 @@ TEST_F(MachineVmTest, prepared_successor_takes_over_what_has_changed_since) {
         first = std::move(second);
     }
     EXPECT_TRUE(counts_on(*first, count));
+}
+
+TEST_F(MachineVmTest, devices_go_ahead_while_the_guest_runs) {
+    const testing::TemporaryFile kernel(testing::pvh_elf(testing::clock_code()));
+    MachineSpec spec = spec_for(kernel, 2);
+    spec.balloon = BalloonSpec{};
+    auto first = boot(spec);
+    ASSERT_TRUE(first->start().has_value());
+    ASSERT_TRUE(counts_on(*first, 0));
+    EXPECT_FALSE(first->save_devices().has_value()) << "the devices work";
+    // Each round gives the successor the devices as often as it has number; the state of the last
+    // two has them once more, as if the guest had reached them since.
+    for (int round = 0; round < 4; ++round) {
+        auto second = build(spec, *first->duplicate_resources());
+        ASSERT_TRUE(second->prewire(first->wiring()).has_value());
+        ASSERT_TRUE(first->quiesce_devices().has_value());
+        auto ahead = first->save_devices();
+        ASSERT_TRUE(ahead.has_value()) << ahead.error().to_string();
+        for (int times = 0; times < round; ++times) {
+            const Status loaded = second->preload_devices(ahead->state);
+            ASSERT_TRUE(loaded.has_value()) << loaded.error().to_string();
+        }
+        const std::uint32_t before = count_of(*first);
+        ASSERT_TRUE(counts_on(*first, before)) << "only the devices rest";
+        ASSERT_TRUE(first->pause_to_save().has_value());
+        const state::SavedState all = *first->save();
+        const bool functions_too = round == 0 || round > 1;
+        auto saved =
+            *first->save(functions_too ? Machine::Save::all : Machine::Save::without_functions);
+        EXPECT_EQ(saved.has(bus::PciBus::section.id()), functions_too);
+        if (round == 0) {
+            EXPECT_FALSE(second->load(saved, {.devices_ahead = true}).has_value())
+                << "none went ahead";
+        }
+        const Status loaded = second->load(saved, {.devices_ahead = !functions_too});
+        ASSERT_TRUE(loaded.has_value()) << round << ": " << loaded.error().to_string();
+        EXPECT_EQ(differences(*second->save(), all), "");
+        const std::uint32_t count = count_of(*second);
+        ASSERT_TRUE(second->start().has_value());
+        EXPECT_TRUE(counts_on(*second, count));
+        first = std::move(second);
+    }
 }
 
 /// KVM's pvclock structure (Linux arch/x86/include/asm/pvclock-abi.h).

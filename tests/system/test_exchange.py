@@ -21,10 +21,10 @@ def check_log(test, console):
 
 
 class ExchangeBase(MachineTest):
-    def begin(self, load=LOAD, **more):
+    def begin(self, load=LOAD, environment=None, **more):
         disk = self.disk()
         self.image = disk
-        vmm = self.start(self.document(load, disks=[disk], **more))
+        vmm = self.start(self.document(load, disks=[disk], **more), environment=environment)
         console = self.console()
         console.read_until("populated")
         console.read_until("report")
@@ -76,6 +76,17 @@ class ExchangeTest(ExchangeBase):
         successor.call("resume")
         console.read_until("report", 30, console.lines())
         self.finish(successor, console)
+
+    def test_devices_go_ahead_or_change_in_between(self):
+        """Loaded before the pause; once more in it, by a successor that has to give up what it had loaded."""
+        vmm, console = self.begin(environment={"GODWIT_FAULT": "exchange.source.devices:changed"})
+        for ahead in (False, True, True):
+            report, successor = self.exchange(vmm)
+            self.assertEqual((report["outcome"], report["devices_ahead"]), ("done", ahead), report)
+            self.assertEqual(vmm.wait_end(), 0)
+            vmm = successor
+            console.read_until("report", 30, console.lines())
+        self.finish(vmm, console)
 
     def test_memory_is_fetched_before_or_after_the_switch(self):
         """HR-5: late has it mapped before the pause; early on demand, and the rest behind the guest."""

@@ -214,7 +214,7 @@ class KillTest(PartitionTest):
         """HR-1. One machine, one daemon after the other: each gives its successors another fault."""
         self.begin()
         pid = self.pid()
-        for point in ("hello", "build", "prepared", "preload", "grant", "load", "claim"):
+        for point in ("hello", "build", "prepared", "preload", "grant", "devices", "load", "claim"):
             self.kill_daemon()
             self.environment["GODWIT_FAULT"] = f"exchange.destination.{point}:kill"
             self.start_daemon()
