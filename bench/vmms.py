@@ -95,6 +95,19 @@ def wait_connect(path: Path, process: subprocess.Popen, limit_s: float = 20.0) -
     return None
 
 
+def wait_listening(path: Path, process: subprocess.Popen, limit_s: float = 20.0) -> None:
+    """Until somebody listens on a socket that is about to appear, without connecting to it."""
+    deadline = time.monotonic() + limit_s
+    accepts = 0x10000  # __SO_ACCEPTCON, include/linux/net.h
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in Path("/proc/net/unix").read_text().splitlines():
+            words = line.split()
+            if words[-1] == str(path) and int(words[3], 16) & accepts:
+                return
+        time.sleep(0.001)
+    raise Failed(f"nobody listens on {path}")
+
+
 class Guest:
     """What runs: kernel, command line, sizes. The same for both monitors."""
 
@@ -274,16 +287,16 @@ class Qmp:
 class Qemu(Vmm):
     """Debian's QEMU with KVM. machine: "q35" or "microvm"."""
 
-    def __init__(self, guest: Guest, machine: str = "q35", ram: list | None = None, incoming: bool = False,
-                 block: str = "aio=io_uring,cache=none", serial: socket.socket | None = None) -> None:
-        """`ram`: options that give the memory back end. `serial`: keep using this console (a hand-over)."""
+    def __init__(self, guest: Guest, machine: str = "q35", ram: list | None = None, incoming: list | None = None,
+                 block: str = "aio=io_uring,cache=none", program: str | Path = QEMU) -> None:
+        """`ram`: options that give the memory back end. `incoming`: options of the receiving end of a hand-over."""
         super().__init__()
         ours, theirs = socket.socketpair()
         qmp_ours, qmp_theirs = socket.socketpair()
-        command = self._command(guest, machine, ram, block)
+        command = [str(program), *self._command(guest, machine, ram, block)]
         command += ["-chardev", f"socket,id=serial,fd={theirs.fileno()}", "-serial", "chardev:serial"]
         command += ["-chardev", f"socket,id=qmp,fd={qmp_theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
-        command += ["-incoming", "defer"] if incoming else []
+        command += incoming or []
         self.complaints = open(self.folder / "stderr", "wb")
         self.started = time.monotonic()
         self.process = subprocess.Popen(command, pass_fds=(theirs.fileno(), qmp_theirs.fileno()),
@@ -303,7 +316,7 @@ class Qemu(Vmm):
 
     @staticmethod
     def _command(guest: Guest, machine: str, ram: list | None, block: str) -> list:
-        command = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", "kvm",
+        command = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", "kvm",
                    "-cpu", "host", "-smp", str(guest.cpus), "-m", f"{guest.memory_mib}M", "-kernel", str(guest.kernel),
                    "-append", guest.command_line]
         features = {"microvm": "microvm,acpi=on,rtc=on,pic=on,pit=on,pcie=on", "q35": "q35"}[machine]
