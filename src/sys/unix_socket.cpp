@@ -1,5 +1,7 @@
 #include "sys/unix_socket.h"
 
+#include "sys/rights_message.h"
+
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -7,6 +9,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -57,32 +60,8 @@ Status MessageSocket::send(std::string_view bytes, std::span<const Fd* const> fd
     if (bytes.size() > message_bytes_max || fds.size() > message_fds_max) {
         return Error(ErrorCode::resource_exhausted, "a message is larger than its limit");
     }
-    // iovec wants a mutable pointer although sendmsg only reads.
-    iovec piece{.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * message_fds_max)> control{};
-    msghdr header{};
-    header.msg_iov = &piece;
-    header.msg_iovlen = 1;
-    if (!fds.empty()) {
-        header.msg_control = control.data();
-        header.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-        cmsghdr* rights = CMSG_FIRSTHDR(&header);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-        std::vector<int> numbers;
-        for (const Fd* fd : fds) {
-            numbers.push_back(fd->raw());
-        }
-        std::memcpy(CMSG_DATA(rights), numbers.data(), sizeof(int) * numbers.size());
-    }
-    ssize_t sent = 0;
-    do {
-        sent = ::sendmsg(fd_.raw(), &header, MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
-    if (sent < 0) {
-        return Error::from_errno(errno, "send a message");
-    }
+    [[maybe_unused]] const std::size_t whole =
+        GODWIT_TRY(send_rights(fd_, std::as_bytes(std::span(bytes)), fds));
     return ok();
 }
 
@@ -123,40 +102,20 @@ Result<Message> MessageSocket::receive(std::chrono::milliseconds timeout) const 
         return Error(ErrorCode::timeout,
                      "no message arrived within " + std::to_string(timeout.count()) + " ms");
     }
-    Message message;
-    message.bytes.resize(message_bytes_max);
-    iovec piece{.iov_base = message.bytes.data(), .iov_len = message.bytes.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * message_fds_max)> control{};
-    msghdr header{};
-    header.msg_iov = &piece;
-    header.msg_iovlen = 1;
-    header.msg_control = control.data();
-    header.msg_controllen = control.size();
-    ssize_t received = 0;
+    // Room for what has come and not for the largest packet: that would be mapped each time.
+    ssize_t size = 0;
     do {
-        received = ::recvmsg(fd_.raw(), &header, MSG_CMSG_CLOEXEC);
-    } while (received < 0 && errno == EINTR);
-    if (received < 0) {
-        return Error::from_errno(errno, "receive a message");
-    }
-    for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
-            continue;
-        }
-        const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        std::vector<int> numbers(count);
-        std::memcpy(numbers.data(), CMSG_DATA(c), count * sizeof(int));
-        for (const int number : numbers) {
-            message.fds.emplace_back(number);
-        }
-    }
-    if (received == 0) {
-        return Error(ErrorCode::peer_closed, "the other side closed the connection");
-    }
-    if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+        size = ::recv(fd_.raw(), nullptr, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+    } while (size < 0 && errno == EINTR);
+    Message message;
+    message.bytes.resize(std::clamp<std::size_t>(
+        static_cast<std::size_t>(std::max<ssize_t>(size, 0)), 1, message_bytes_max));
+    const ReceivedRights received = GODWIT_TRY(receive_rights(
+        fd_, std::as_writable_bytes(std::span(message.bytes)), message.fds, message_fds_max));
+    if (received.bytes_cut || received.fds_cut) {
         return Error(ErrorCode::corrupt, "a message was larger than its limit and got cut");
     }
-    message.bytes.resize(static_cast<std::size_t>(received));
+    message.bytes.resize(received.bytes);
     return message;
 }
 
