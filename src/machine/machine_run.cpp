@@ -99,12 +99,12 @@ void Machine::stay_paused() noexcept {
 
 Status Machine::stop_vcpus(sys::Moment deadline, Collect collect) {
     Impl& m = *impl_;
-    for (const auto& vcpu : m.vcpus) {
-        vcpu->request_pause();
-    }
-    // Only now: a vCPU that has read its state must not enter the guest again.
     if (collect == Collect::vcpu_state) {
         m.begin_collecting();
+    } else {
+        for (const auto& vcpu : m.vcpus) {
+            vcpu->request_pause();
+        }
     }
     m.stopped_at = {};
     for (const auto& vcpu : m.vcpus) {

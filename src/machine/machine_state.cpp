@@ -59,7 +59,8 @@ struct Machine::Impl::Collection {
 void Machine::Impl::begin_collecting() {
     collection = std::make_shared<Collection>(vcpus.size());
     for (std::size_t i = 0; i < vcpus.size(); ++i) {
-        vcpus[i]->begin([this, i, kept = collection] {
+        // In one order: a vCPU that has read its state must not enter the guest again.
+        vcpus[i]->request_pause([this, i, kept = collection] {
             if (kept->wait_for_all()) {
                 kept->sections[i] = read_vcpu_section(i);
             }

@@ -53,15 +53,33 @@ void VcpuThread::request_pause() {
     want(Wanted::parked);
 }
 
+void VcpuThread::request_pause(std::move_only_function<void()> task) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !working_; });
+    task_ = std::move(task);
+    working_ = true;
+    wanted_ = Wanted::parked;
+    pass_on(std::move(lock));
+}
+
 void VcpuThread::want(Wanted wanted) {
-    const std::scoped_lock lock(mutex_);
+    std::unique_lock lock(mutex_);
     wanted_ = wanted;
+    pass_on(std::move(lock));
+}
+
+/// A thread that runs the guest leaves it, if only for a task; one that is parked wakes, and must
+/// not find the mutex held: it would sleep once more.
+void VcpuThread::pass_on(std::unique_lock<std::mutex> lock) {
     ++orders_;
-    if (wanted == Wanted::running || parked_) {
-        changed_.notify_all();
+    if (!parked_) {
+        if (wanted_ != Wanted::running || task_) {
+            leave_guest();
+        }
         return;
     }
-    leave_guest();
+    lock.unlock();
+    changed_.notify_all();
 }
 
 /// In the guest or serving an exit: the flag is seen by the next entry, the signal ends the present
@@ -90,12 +108,7 @@ void VcpuThread::begin(std::move_only_function<void()> task, Afterwards afterwar
     task_ = std::move(task);
     afterwards_ = afterwards;
     working_ = true;
-    ++orders_;
-    if (parked_) {
-        changed_.notify_all();
-    } else if (wanted_ == Wanted::running) {
-        leave_guest();
-    }
+    pass_on(std::move(lock));
 }
 
 std::move_only_function<void()> VcpuThread::take_back() {

@@ -60,6 +60,8 @@ class VcpuThread {
     void resume();
     /// Does not wait.
     void request_pause();
+    /// The same, and has the thread do `task` as begin() would once it has left the guest.
+    void request_pause(std::move_only_function<void()> task);
     /// Waits until the thread is parked; a pause must have been requested.
     void wait_parked();
     /// False if it is not by `deadline`.
@@ -96,6 +98,7 @@ class VcpuThread {
     enum class GuestEnd : std::uint8_t { paused, ended };
     [[nodiscard]] GuestEnd run_guest() noexcept;
     void want(Wanted wanted);
+    void pass_on(std::unique_lock<std::mutex> lock);
     void leave_guest();
     void await_order(std::unique_lock<std::mutex>& lock);
     void do_task(std::unique_lock<std::mutex>& lock);
