@@ -5,8 +5,8 @@ The guest is beacon with 2 vCPUs, a working set of half its RAM that it keeps wr
 godwit-vmm hands it to godwit-vmm-next and back. QEMU (q35, same KVM) hands it to a second QEMU process: RAM is a
 file in /dev/shm that both map shared, and the capability x-ignore-shared leaves it out of the stream.
 Two measures for each: the monitor's own (blackout_us of our report; QEMU's STOP event at the source to its RESUME
-event at the destination), and the widest gap the guest saw (reset before, asked after). Sizes alternate within
-every round. The slope is a least-squares line over all runs, with its 95 % interval.
+event at the destination), and the widest gap the guest saw (reset before, asked after). The monitors take turns of
+five runs of each size. The slope is a least-squares line over all runs, with its 95 % interval.
 
 With --cpr also QEMU's mode cpr-transfer, whose new process makes its devices after the guest has stopped.
 
@@ -26,6 +26,8 @@ from pathlib import Path
 
 import measuring
 import vmms
+
+_RUNS_PER_TURN = 5
 
 # Two-sided 97.5 % quantiles of Student's t; beyond the table the normal one is close enough.
 _T = {10: 2.228, 20: 2.086, 30: 2.042, 50: 2.009, 100: 1.984}
@@ -189,19 +191,17 @@ def _microseconds(event):
     return event["timestamp"]["seconds"] * 1000000 + event["timestamp"]["microseconds"]
 
 
-def measure(kind, sizes, runs, folder):
-    """Size -> list of (blackout, gap). One machine at a time: they would disturb each other."""
-    results = {}
+def measure(kind, sizes, runs, folder, results):
+    """Adds to size -> list of (blackout, gap). One machine at a time: they would disturb each other."""
     for size in sizes:
         disk = Path(folder) / f"disk-{size}.raw"
         with open(disk, "wb") as image:
             image.truncate(64 << 20)
         with contextlib.closing(kind(size, disk)) as chain:
             chain.hop()  # warms caches; not counted
-            results[size] = [chain.hop() for _ in range(runs)]
+            results.setdefault(size, []).extend(chain.hop() for _ in range(runs))
             chain.end()
         disk.unlink()
-    return results
 
 
 def describe(results):
@@ -235,10 +235,14 @@ def main():
     document = {"unit": "us"}
     rows = []
     with tempfile.TemporaryDirectory(prefix="godwit-bench-", dir=arguments.folder) as folder:
-        for name, kind in kinds.items():
-            if getattr(arguments, f"no_{name}", False):
-                continue
-            document[name] = describe(measure(kind, sizes, arguments.runs, folder))
+        kinds = {name: kind for name, kind in kinds.items() if not getattr(arguments, f"no_{name}", False)}
+        results = {name: {} for name in kinds}
+        # In turns of a few, so that other load on the host meets all of them.
+        for first in range(0, arguments.runs, _RUNS_PER_TURN):
+            for name, kind in kinds.items():
+                measure(kind, sizes, min(_RUNS_PER_TURN, arguments.runs - first), folder, results[name])
+        for name in kinds:
+            document[name] = describe(results[name])
             for size, one in document[name]["by_ram_mib"].items():
                 rows.append([f"{name} {size} MiB", one["blackout_us"]["median"], one["blackout_us"]["max"],
                              one["guest_gap_us"]["median"], one["guest_gap_us"]["max"], one["blackout_us"]["n"]])

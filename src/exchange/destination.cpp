@@ -154,6 +154,7 @@ load(Standing& standing, TakeOver take_over, const DestinationParts& parts, sys:
     return standing.machine->load(std::move(saved),
                                   {.clock = machine::Machine::ClockPolicy::running,
                                    .devices_ahead = take_over.devices_ahead,
+                                   .starts_at_once = !standing.paused,
                                    .meanwhile = adopt,
                                    .times = &times});
 }

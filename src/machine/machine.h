@@ -124,6 +124,8 @@ class Machine {
         /// PCI bus and functions are those of preload_devices(), and the state has none; else the
         /// state has them, and what was loaded before is given up.
         bool devices_ahead = false;
+        /// The guest goes on within seconds of its stop: its watchdogs need not be told.
+        bool starts_at_once = false;
         /// Done while the vCPUs take their state; its error is that of load().
         std::function<Status()> meanwhile;
         sys::TimeLine* times = nullptr; ///< Told what took how long.

@@ -239,7 +239,6 @@ Status Machine::Impl::load_vcpu_section(std::size_t i,
                        .preloaded = i < preloaded.size() ? &preloaded[i] : nullptr};
     GODWIT_TRY(check_vcpu(record, vcpu, how));
     GODWIT_TRY(load_vcpu(record, vcpu, how));
-    discard(vcpu.notify_paused(), "refused until the guest uses kvmclock");
     cpuid[i] = std::move(record.cpuid);
     guest_tsc_khz[i] = record.tsc_khz;
     return ok();
@@ -331,7 +330,7 @@ Status Machine::load(state::SavedState state, const LoadOptions& options) {
     GODWIT_TRY(m.msi->commit());
     mark("clock and routes");
     m.ready = true;
-    m.stood_still = false; // The vCPUs have been told.
+    m.stood_still = !options.starts_at_once;
     m.announce_due = options.clock == ClockPolicy::frozen;
     return ok();
 }
