@@ -70,9 +70,17 @@ class PartitionBase(HostTest):
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
-    def start_slowly_and_fail(self, machine):
-        self.instead_of("godwit-vmm", f'case " $* " in *" --machine {machine} "*) sleep 1; exit 1;; esac\n'
+    def hold_the_start_of(self, machine):
+        """Its new VMM does not start before let_it_fail(), and not then."""
+        gate = self.root / "gate"
+        os.mkfifo(gate)
+        self.gate = os.open(gate, os.O_RDWR | os.O_CLOEXEC)
+        self.addCleanup(os.close, self.gate)
+        self.instead_of("godwit-vmm", f'case " $* " in *" --machine {machine} "*) read -r word < {gate}; exit 1;; esac\n'
                                       f'exec {BIN / "godwit-vmm-next"} "$@"')
+
+    def let_it_fail(self):
+        os.write(self.gate, b"now\n")
 
     def heir(self):
         return [pid for pid in processes_with("--join-fd") if pid in processes_with(str(self.run_dir)) and alive(pid)]
@@ -225,7 +233,7 @@ class PartitionTest(PartitionBase):
         self.start_daemon("--pool", "512M")
         self.boot("a", "b")
         before, owner = self.builds(), self.pool()["instance"]
-        self.start_slowly_and_fail("b")
+        self.hold_the_start_of("b")
         command = self.begin()
         self.wait_event("exchange_all", machine="a", outcome="done")
         self.assertNotEqual(self.builds()["a"], before["a"])
@@ -235,6 +243,7 @@ class PartitionTest(PartitionBase):
     def test_killed_new_godwitd_leaves_all_machines_with_the_old_one(self):
         command, before, owner = self.begun_until_one_has_moved()
         os.kill(min(self.heir()), signal.SIGKILL)  # The other one would be a child that is about to be a VMM.
+        self.let_it_fail()
         report = self.given_up(command, before, owner)
         self.assertEqual({machine["outcome"] for machine in report["machines"]}, {"rolled_back"})
 
@@ -246,6 +255,7 @@ class PartitionTest(PartitionBase):
 
     def test_machine_that_cannot_move_brings_all_back(self):
         command, before, owner = self.begun_until_one_has_moved()
+        self.let_it_fail()
         report = self.given_up(command, before, owner)
         reasons = {machine["machine"]: machine["reason"] for machine in report["machines"]}
         self.assertIn("a machine could not be moved", reasons["a"])
@@ -273,14 +283,16 @@ class PartitionTest(PartitionBase):
         self.start_daemon("--pool", "512M")
         before, owner = self.builds(), self.pool()["instance"]
         self.assertNotEqual(before["a"], before["b"])
-        self.start_slowly_and_fail("b")
+        self.hold_the_start_of("b")
         command = self.begin()
         self.wait_event("exchange_all", machine="a", outcome="done")
+        self.let_it_fail()
         self.given_up(command, before, owner)
 
     def test_killed_old_godwitd_leaves_everything_to_the_new_one(self):
         command, _, owner = self.begun_until_one_has_moved()
         self.kill_daemon()
+        self.let_it_fail()
         command.kill()
         command.communicate()
         listed = json.loads(self.godwit("ps", "--json").stdout)["machines"]  # Waits for the one that serves now.
