@@ -42,7 +42,7 @@ std::optional<state::Section> take_and_save(const state::Section& section) {
         io_thread().loop(), spec, [](std::string_view, std::span<const std::byte>) { return 0U; });
     std::optional<state::Section> again;
     if (const auto taken = consoles->adopt(section, clients()); taken.has_value()) {
-        (*taken)();
+        consoles->freeze();
         again = std::get<state::Section>(GODWIT_MUST(consoles->save())); // descriptors are left
     }
     // Ports and clients belong to the loop's thread.
