@@ -239,7 +239,7 @@ class DiskMoveTest(MachineTest):
                 with self.subTest(point=point, scheme=scheme):
                     self.source = self.disk("source.raw", DISK_MIB)
                     vmm = self.start(self.document(LOAD, disks=[self.source], vcpus=1, memory_mebibytes=64),
-                                     environment={"GODWIT_FAULT": f"machine.disk_move.{point}:kill"})
+                                     environment={"GODWIT_FAULT": f"block.disk_move.{point}:kill"})
                     console = self.console()
                     console.read_until("report", 30)
                     self.move(vmm, self.directory / "there.raw", scheme)

@@ -1,4 +1,4 @@
-#include "machine/devices/disk_destination.h"
+#include "block/move/disk_destination.h"
 
 #include "base/log.h"
 #include "base/scope_guard.h"
@@ -11,7 +11,7 @@
 
 #include <filesystem>
 
-namespace godwit::machine {
+namespace godwit::block {
 
 namespace {
 
@@ -45,7 +45,7 @@ Status check_not_own(const DestinationWish& wish) {
         if (::fstat(own.image->raw(), &mine) == 0 && same_object(there, mine)) {
             return Error(ErrorCode::invalid_argument,
                          "'" + wish.path + "' is where " + own.name +
-                             " of this machine lies already: name another place");
+                             " lies already: name another place");
         }
     }
     return ok();
@@ -82,9 +82,8 @@ struct OpenImage {
 };
 
 Result<OpenImage> open_place(const DestinationWish& wish, bool direct) {
-    sys::Fd image =
-        GODWIT_TRY(block::open_image(wish.path, {.read_only = false, .direct = direct}));
-    const block::ImageFacts facts = GODWIT_TRY(block::inspect_image(image, wish.path));
+    sys::Fd image = GODWIT_TRY(open_image(wish.path, {.read_only = false, .direct = direct}));
+    const ImageFacts facts = GODWIT_TRY(inspect_image(image, wish.path));
     const std::uint32_t block = facts.geometry.logical_block_bytes;
     if (direct && !facts.block_device && wish.logical_block_bytes % block != 0) {
         return Error(ErrorCode::unsupported, "its blocks are too large without the page cache");
@@ -143,4 +142,4 @@ void DiskDestination::remove() {
     created_ = false;
 }
 
-} // namespace godwit::machine
+} // namespace godwit::block
