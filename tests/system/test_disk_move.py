@@ -215,8 +215,8 @@ class DiskMoveTest(MachineTest):
         fcntl.fcntl(holder, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
         link = self.directory / "link.raw"
         link.symlink_to(self.source)
-        for destination, word in ((small, "at least as large"), (self.source, "disk0 of this machine"),
-                                  (link, "disk0 of this machine"), (self.directory, "is a directory"),
+        for destination, word in ((small, "at least as large"), (self.source, "is where disk0 lies already"),
+                                  (link, "is where disk0 lies already"), (self.directory, "is a directory"),
                                   (self.directory / "no/such.raw", "does not exist"), ("relative.raw", "absolute"),
                                   (other, "in use"), ("/proc/version", "")):
             with self.subTest(destination=str(destination)), self.assertRaises(ControlError) as refused:

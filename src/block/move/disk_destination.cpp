@@ -17,16 +17,6 @@ namespace {
 
 constexpr mode_t image_mode = 0600;
 
-/// A name is durable when its directory is.
-Status sync_directory_of(const std::string& path) {
-    const std::string directory = std::filesystem::path(path).parent_path().string();
-    const sys::Fd fd = GODWIT_TRY(sys::open(directory, O_RDONLY | O_DIRECTORY));
-    if (::fsync(fd.raw()) != 0) {
-        return Error::from_errno(errno, "make '" + directory + "' durable");
-    }
-    return ok();
-}
-
 bool same_object(const struct stat& one, const struct stat& other) {
     if (S_ISBLK(one.st_mode) && S_ISBLK(other.st_mode)) {
         return one.st_rdev == other.st_rdev;
@@ -71,7 +61,7 @@ Result<bool> ensure_file(const DestinationWish& wish) {
         ::fsync(made->raw()) != 0) {
         return Error::from_errno(errno, "the destination '" + wish.path + "' cannot be made");
     }
-    GODWIT_TRY(sync_directory_of(wish.path));
+    GODWIT_TRY(sys::sync_directory_of(wish.path));
     undo.commit();
     return true;
 }
