@@ -22,7 +22,7 @@ constexpr std::string_view suffix = ".place";
 
 Result<std::string> absolute(const std::string& path) {
     std::error_code failure;
-    const std::filesystem::path whole = std::filesystem::absolute(path, failure);
+    const auto whole = std::filesystem::absolute(std::filesystem::path(path), failure);
     if (failure || path.empty()) {
         return Error(ErrorCode::invalid_argument, "'" + path + "' is no path");
     }

@@ -4,12 +4,15 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 
 namespace godwit::sys {
 
 namespace {
+
+constexpr std::size_t export_name_bytes_max = 48;
 
 std::string environment(const char* name) {
     // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody writes the environment.
@@ -51,6 +54,28 @@ Status prepare_private_directory(const std::string& path) {
         return Error::from_errno(errno, "write to the directory '" + path + "'");
     }
     return ok();
+}
+
+Status check_export_name(std::string_view name) {
+    const auto allowed = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '.' || c == '_' || c == '-';
+    };
+    if (name.empty() || name.size() > export_name_bytes_max || name[0] == '.' ||
+        !std::ranges::all_of(name, allowed)) {
+        return Error(ErrorCode::invalid_argument,
+                     "the export name '" + std::string(name.substr(0, 80)) +
+                         "' must be 1 to 48 letters, digits, '.', '_' and '-'");
+    }
+    return ok();
+}
+
+std::string exports_folder(const std::string& run_directory) {
+    return run_directory + "/exports";
+}
+
+std::string export_socket(const std::string& run_directory, std::string_view name) {
+    return exports_folder(run_directory) + "/" + std::string(name) + ".sock";
 }
 
 } // namespace godwit::sys
