@@ -37,9 +37,10 @@ Result<ExportClient> ExportClient::connect(const std::string& run_directory,
 }
 
 bool ExportClient::is_known(const std::string& run_directory, const std::string& name) {
-    std::error_code failure;
+    std::error_code error;
+    const std::string path = path_of(run_directory, name);
     return (name.find('/') != std::string::npos || sys::check_export_name(name).has_value()) &&
-           std::filesystem::exists(path_of(run_directory, name), failure);
+           std::filesystem::exists(path, error);
 }
 
 Result<Json> ExportClient::call(const std::string& method,

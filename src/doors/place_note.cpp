@@ -21,9 +21,10 @@ constexpr std::uint64_t format_version = 1;
 constexpr std::string_view suffix = ".place";
 
 Result<std::string> absolute(const std::string& path) {
-    std::error_code failure;
-    const auto whole = std::filesystem::absolute(std::filesystem::path(path), failure);
-    if (failure || path.empty()) {
+    std::error_code error;
+    const std::filesystem::path given(path);
+    const std::filesystem::path whole = std::filesystem::absolute(given, error);
+    if (error || path.empty()) {
         return Error(ErrorCode::invalid_argument, "'" + path + "' is no path");
     }
     return whole.lexically_normal().string();
