@@ -4,6 +4,7 @@
 #include "sys/clock.h"
 #include "sys/directory_watch.h"
 #include "sys/process.h"
+#include "sys/run_path.h"
 #include "sys/stream.h"
 #include "sys/unix_socket.h"
 
@@ -124,8 +125,8 @@ Result<control::Json> body_of(const httplib::Response& response) {
 } // namespace
 
 Result<DaemonClient> DaemonClient::connect(const std::string& run_directory) {
-    control::RunDirectory run = GODWIT_TRY(control::RunDirectory::at(
-        run_directory.empty() ? control::RunDirectory::default_path() : run_directory));
+    control::RunDirectory run = GODWIT_TRY(
+        control::RunDirectory::at(run_directory.empty() ? sys::default_run_path() : run_directory));
     if (!listens(run)) {
         GODWIT_TRY(start_daemon(run));
     }

@@ -2,6 +2,8 @@
 
 #include "cli/commands.h"
 #include "cli/disk_text.h"
+#include "cli/export_client.h"
+#include "cli/export_commands.h"
 #include "cli/operate.h"
 #include "cli/run_flags.h"
 #include "cli/size_text.h"
@@ -32,6 +34,11 @@ Status check_disk(const std::string& disk) {
                         "'" + disk + "' is no disk; disks are disk0, disk1, ...");
 }
 
+/// Of a disk that godwit-blk exports, there is no machine.
+bool names_export(const std::string& text) {
+    return text.find(':') == std::string::npos;
+}
+
 Result<DiskName> parse_disk_name(const std::string& text) {
     const std::size_t colon = text.find(':');
     if (colon == std::string::npos) {
@@ -59,11 +66,10 @@ struct MoveCommand {
 };
 
 ExitCode move_disk(const Session& session, const MoveCommand& command) {
-    const Result<DiskName> name = parse_disk_name(command.disk);
     const Result<std::uint64_t> limit =
         command.limit.empty() ? Result<std::uint64_t>(0) : parse_size(command.limit);
-    if (!name.has_value() || !limit.has_value()) {
-        return session.fail(name.has_value() ? limit.error() : name.error());
+    if (!limit.has_value()) {
+        return session.fail(limit.error());
     }
     if (command.unsafe && command.scheme != "lr") {
         return session.fail(Error(ErrorCode::invalid_argument,
@@ -75,6 +81,13 @@ ExitCode move_disk(const Session& session, const MoveCommand& command) {
                     {"unsafe", command.unsafe},
                     {"limit_bytes_per_second", *limit},
                     {"gamma", command.gamma}};
+    if (names_export(command.disk)) {
+        return move_export(session, command.disk, body);
+    }
+    const Result<DiskName> name = parse_disk_name(command.disk);
+    if (!name.has_value()) {
+        return session.fail(name.error());
+    }
     const Result<DaemonClient> daemon = daemon_for(session, name->machine);
     Result<Json> operation =
         daemon.has_value() ? daemon->put(path_of(*name), body) : Result<Json>(daemon.error());
@@ -92,7 +105,11 @@ ExitCode move_disk(const Session& session, const MoveCommand& command) {
 void add_move(CLI::App& disk, Invocation& invocation) {
     auto command = std::make_shared<MoveCommand>();
     CLI::App* const move = disk.add_subcommand("move", "Move a disk while its guest uses it");
-    move->add_option("MACHINE:DISK", command->disk, "Like web1:disk0")->required();
+    move->add_option("MACHINE:DISK|EXPORT",
+                     command->disk,
+                     "Like web1:disk0; or the name of what a godwit-blk exports, or its control "
+                     "socket")
+        ->required();
     move->add_option("DEST",
                      command->destination,
                      "File or block device at least as large as the disk; a file that is not "
@@ -131,9 +148,13 @@ void add_move(CLI::App& disk, Invocation& invocation) {
         "snapshot is taken of it. With auto the report says what each scheme was expected to\n"
         "cost.\n"
         "\n"
+        "Of an export the new place is noted beside the image, in IMAGE.place, which the next\n"
+        "'godwit-blk serve IMAGE' follows.\n"
+        "\n"
         "Examples:\n"
         "  godwit disk move web1:disk0 /mnt/fast/web1.raw\n"
         "  godwit disk move web1:disk0 /dev/nvme1n1p2 --scheme mirror --limit 200M\n"
+        "  godwit disk move web2 /mnt/fast/web2.raw\n"
         "  godwit disk list web1\n"
         "  godwit disk cancel web1:disk0");
     move->callback([command, &invocation] {
@@ -144,6 +165,9 @@ void add_move(CLI::App& disk, Invocation& invocation) {
 }
 
 ExitCode cancel_move(const Session& session, const std::string& text) {
+    if (names_export(text)) {
+        return cancel_export_move(session, text);
+    }
     const Result<DiskName> name = parse_disk_name(text);
     if (!name.has_value()) {
         return session.fail(name.error());
@@ -173,7 +197,7 @@ void add_cancel(CLI::App& disk, Invocation& invocation) {
     auto name = std::make_shared<std::string>();
     CLI::App* const cancel =
         disk.add_subcommand("cancel", "Bring a disk that moves back to where it was");
-    cancel->add_option("MACHINE:DISK", *name, "Like web1:disk0")->required();
+    cancel->add_option("MACHINE:DISK|EXPORT", *name, "Like web1:disk0, or an export")->required();
     cancel->footer("Examples:\n  godwit disk cancel web1:disk0");
     cancel->callback([name, &invocation] {
         invocation.action = [name, &invocation] { return cancel_move(invocation.session, *name); };
@@ -181,6 +205,9 @@ void add_cancel(CLI::App& disk, Invocation& invocation) {
 }
 
 ExitCode list_disks(const Session& session, const std::string& name) {
+    if (ExportClient::is_known(session.run_directory, name)) {
+        return list_export(session, name);
+    }
     const Result<DaemonClient> daemon = daemon_for(session, name);
     const Result<Json> answer = daemon.has_value()
                                     ? daemon->get("/api/v1/machines/" + name + "/disks")
@@ -195,9 +222,13 @@ ExitCode list_disks(const Session& session, const std::string& name) {
 void add_list(CLI::App& disk, Invocation& invocation) {
     auto name = std::make_shared<std::string>();
     CLI::App* const list =
-        disk.add_subcommand("list", "Show where the disks of a machine lie, and where they move");
-    list->add_option("NAME", *name, "Name of the machine")->required();
-    list->footer("Examples:\n  godwit disk list web1");
+        disk.add_subcommand("list",
+                            "Show where the disks of a machine, or an export, lie and where "
+                            "they move");
+    list->add_option("NAME", *name, "Name of the machine, or of an export, which goes first")
+        ->required();
+    list->footer("Of an export its requests are shown, too, and how long they took.\n\n"
+                 "Examples:\n  godwit disk list web1");
     list->callback([name, &invocation] {
         invocation.action = [name, &invocation] { return list_disks(invocation.session, *name); };
     });
@@ -237,7 +268,8 @@ void add_refresh(CLI::App& disk, Invocation& invocation) {
 } // namespace
 
 void add_disk_commands(CLI::App& app, Invocation& invocation) {
-    CLI::App* const disk = app.add_subcommand("disk", "Work on the disks of a machine");
+    CLI::App* const disk =
+        app.add_subcommand("disk", "Work on the disks of a machine, or on an exported one");
     disk->require_subcommand(1);
     disk->fallthrough();
     add_move(*disk, invocation);

@@ -76,6 +76,28 @@ std::string choice_text(const Json& choice) {
     return "  why: " + text_member(choice, "why") + "\n" + table.to_string();
 }
 
+std::string mean_time(const Json& timed) {
+    const std::uint64_t count = number_member(timed, "timed");
+    return count == 0
+               ? "-"
+               : duration_text(static_cast<std::int64_t>(number_member(timed, "timed_us") / count));
+}
+
+/// The power of two of microseconds below which 99 of 100 timed requests stayed.
+std::string nearly_all_below(const Json& timed) {
+    const std::uint64_t count = number_member(timed, "timed");
+    std::uint64_t seen = 0;
+    std::int64_t below = 1;
+    for (const Json& bucket : member(timed, "below_us")) {
+        seen += bucket.is_number_unsigned() ? bucket.get<std::uint64_t>() : 0;
+        if (count > 0 && seen * 100 >= count * 99) {
+            return duration_text(below);
+        }
+        below *= 2;
+    }
+    return "-";
+}
+
 } // namespace
 
 std::string disk_move_progress(const Json& operation) {
@@ -124,6 +146,23 @@ std::string disks_text(const Json& answer) {
                          : "-",
                    moves ? time_of(move, "remaining_us") : "-"});
     }
+    return table.to_string();
+}
+
+std::string export_metrics_text(const Json& metrics) {
+    Table table({"REQUESTS", "COUNT", "BYTES", "MEAN", "99% BELOW"});
+    const Json times = member(metrics, "times");
+    const auto add = [&](const char* kind, const char* count, const char* bytes) {
+        const Json timed = member(times, kind);
+        table.add({kind,
+                   std::to_string(number_member(metrics, count)),
+                   bytes == nullptr ? "-" : about(number_member(metrics, bytes)),
+                   mean_time(timed),
+                   nearly_all_below(timed)});
+    };
+    add("reads", "reads", "read_bytes");
+    add("changes", "changes", "changed_bytes");
+    add("flushes", "flushes", nullptr);
     return table.to_string();
 }
 

@@ -15,4 +15,7 @@ namespace godwit::cli {
 /// The disks of a machine as godwitd lists them.
 [[nodiscard]] std::string disks_text(const control::Json& answer);
 
+/// What an exported disk was asked for so far, and how long it took.
+[[nodiscard]] std::string export_metrics_text(const control::Json& metrics);
+
 } // namespace godwit::cli

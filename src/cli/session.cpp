@@ -108,37 +108,65 @@ ExitCode exit_code_of(const Error& error) noexcept {
     return error.code() == ErrorCode::invalid_argument ? ExitCode::usage : ExitCode::failed;
 }
 
+namespace {
+
+Following operation_of(const DaemonClient& daemon, const control::Json& operation) {
+    const std::string path =
+        "/api/v1/operations/" + std::to_string(control::number_member(operation, "id"));
+    return {.next =
+                [&daemon, path](const control::Json& last) {
+                    const std::uint64_t revision = control::number_member(last, "revision");
+                    return daemon.get(path + "?wait_ms=" + std::to_string(wait_ms) +
+                                      "&revision=" + std::to_string(revision));
+                },
+            .cancel = [&daemon, path]() -> Status {
+                GODWIT_TRY(daemon.call("DELETE", path, {}, milliseconds(10'000)));
+                return ok();
+            }};
+}
+
+} // namespace
+
 Result<control::Json>
-follow(const Session& session, const DaemonClient& daemon, control::Json operation) {
+follow(const Session& session, control::Json operation, const Following& following) {
     const ProgressLine progress(!session.json);
-    return follow(session, daemon, std::move(operation), [&](const control::Json& now) {
+    return follow(session, std::move(operation), following, [&](const control::Json& now) {
         if (control::text_member(now, "state") == "running") {
             progress.show(now);
         }
     });
 }
 
+Result<control::Json>
+follow(const Session& session, const DaemonClient& daemon, control::Json operation) {
+    const Following following = operation_of(daemon, operation);
+    return follow(session, std::move(operation), following);
+}
+
 Result<control::Json> follow(const Session& session,
                              const DaemonClient& daemon,
                              control::Json operation,
                              const std::function<void(const control::Json&)>& show) {
-    const std::uint64_t id = control::number_member(operation, "id");
-    const std::string path = "/api/v1/operations/" + std::to_string(id);
+    const Following following = operation_of(daemon, operation);
+    return follow(session, std::move(operation), following, show);
+}
+
+Result<control::Json> follow(const Session& session,
+                             control::Json operation,
+                             const Following& following,
+                             const std::function<void(const control::Json&)>& show) {
     const InterruptCounter counter;
     int cancelled = 0;
     while (control::text_member(operation, "state") == "running") {
         show(operation);
         if (interrupts > cancelled) {
             cancelled = interrupts;
-            const Result<control::Json> answer =
-                daemon.call("DELETE", path, {}, milliseconds(10'000));
+            const Status answer = following.cancel();
             if (!answer.has_value()) {
                 session.note("\ncannot cancel: " + answer.error().to_string());
             }
         }
-        const std::uint64_t revision = control::number_member(operation, "revision");
-        operation = GODWIT_TRY(daemon.get(path + "?wait_ms=" + std::to_string(wait_ms) +
-                                          "&revision=" + std::to_string(revision)));
+        operation = GODWIT_TRY(following.next(operation));
     }
     show(operation);
     return operation;

@@ -54,7 +54,21 @@ follow(const Session& session,
        control::Json operation,
        const std::function<void(const control::Json& operation)>& show);
 
-/// The exit code of an ended operation: by the outcome in its report if there is one.
+/// Something that goes on, described as godwitd describes an operation, wherever it does.
+struct Following {
+    /// Waits for a change, or a while, and gives how it stands then.
+    std::function<Result<control::Json>(const control::Json& last)> next;
+    std::function<Status()> cancel; ///< What Ctrl-C does.
+};
+[[nodiscard]] Result<control::Json>
+follow(const Session& session,
+       control::Json operation,
+       const Following& following,
+       const std::function<void(const control::Json& operation)>& show);
+/// Told by a line of progress.
+[[nodiscard]] Result<control::Json>
+follow(const Session& session, control::Json operation, const Following& following);
+
 /// The same for an operation that ends in another godwitd than it began in: goes on with the one
 /// that serves the run directory then.
 [[nodiscard]] Result<control::Json>
@@ -62,6 +76,7 @@ follow_to_the_next_daemon(const Session& session,
                           const DaemonClient& daemon,
                           control::Json operation,
                           const std::function<void(const control::Json&)>& show);
+/// The exit code of an ended operation: by the outcome in its report if there is one.
 [[nodiscard]] ExitCode exit_code_of_operation(const control::Json& operation);
 
 } // namespace godwit::cli

@@ -10,6 +10,7 @@
 #include "sys/clock.h"
 #include "sys/file_lock.h"
 #include "sys/process.h"
+#include "sys/run_path.h"
 
 #include <sys/epoll.h>
 
@@ -183,7 +184,7 @@ Error become(const Daemon::Replacement& next,
 
 Status start_and_serve(DaemonOptions& options, const sys::EventFd& stop, sys::Fd& ready) {
     const RunDirectory run = GODWIT_TRY(RunDirectory::at(
-        options.run_directory.empty() ? RunDirectory::default_path() : options.run_directory));
+        options.run_directory.empty() ? sys::default_run_path() : options.run_directory));
     GODWIT_TRY(run.prepare());
     // Some for each machine: the default of 1024 does not reach for as many as are allowed.
     if (const Status raised = sys::raise_descriptor_limit(); !raised.has_value()) {

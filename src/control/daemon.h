@@ -16,7 +16,7 @@
 namespace godwit::control {
 
 struct DaemonOptions {
-    std::string run_directory; ///< Empty: RunDirectory::default_path().
+    std::string run_directory; ///< Empty: sys::default_run_path().
     std::string vmm_program;   ///< Empty: GODWIT_VMM or beside the own executable.
     PartitionPolicy partition = PartitionPolicy::prefer; ///< Where successors wait.
     /// Ends when no machine ran and nobody asked for this long; zero: never.

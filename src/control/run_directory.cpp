@@ -1,5 +1,7 @@
 #include "control/run_directory.h"
 
+#include "sys/run_path.h"
+
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -23,12 +25,6 @@ constexpr std::string_view socket_suffix = ".sock";
 constexpr std::size_t temporary_suffix_bytes_max = 8;
 constexpr std::size_t socket_path_bytes_max =
     sizeof(sockaddr_un::sun_path) - 1 - temporary_suffix_bytes_max;
-
-std::string environment(const char* name) {
-    // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody writes the environment.
-    const char* const value = std::getenv(name);
-    return value == nullptr ? std::string() : std::string(value);
-}
 
 Error path_too_long(const std::string& path) {
     return Error(ErrorCode::invalid_argument,
@@ -74,19 +70,6 @@ bool is_instance_id(std::string_view text) noexcept {
     return text.size() == 8 && std::ranges::all_of(text, hex);
 }
 
-std::string RunDirectory::default_path() {
-    if (std::string chosen = environment("GODWIT_RUN_DIR"); !chosen.empty()) {
-        return chosen;
-    }
-    if (::geteuid() == 0) {
-        return "/run/godwit";
-    }
-    if (const std::string runtime = environment("XDG_RUNTIME_DIR"); !runtime.empty()) {
-        return runtime + "/godwit";
-    }
-    return "/tmp/godwit-" + std::to_string(::geteuid());
-}
-
 Result<RunDirectory> RunDirectory::at(const std::string& path) {
     std::error_code failure;
     const fs::path absolute = fs::absolute(path, failure);
@@ -105,23 +88,8 @@ Result<RunDirectory> RunDirectory::at(const std::string& path) {
 }
 
 Status RunDirectory::prepare() const {
-    GODWIT_TRY(make_directory(path_));
-    struct stat info{};
-    if (::lstat(path_.c_str(), &info) != 0) {
-        return Error::from_errno(errno, "look at the run directory '" + path_ + "'");
-    }
-    if (!S_ISDIR(info.st_mode)) {
-        return Error(ErrorCode::invalid_argument,
-                     "the run directory '" + path_ + "' is not a directory");
-    }
-    if (info.st_uid != ::geteuid() || (info.st_mode & 0077) != 0) {
-        return Error(ErrorCode::permission_denied,
-                     "the run directory '" + path_ +
-                         "' must belong to you alone (mode 0700); choose another GODWIT_RUN_DIR");
-    }
-    if (::access(path_.c_str(), W_OK | X_OK) != 0) {
-        return Error::from_errno(errno, "write to the run directory '" + path_ + "'");
-    }
+    GODWIT_TRY(sys::prepare_private_directory(path_).with_context(
+        "the run directory; choose another GODWIT_RUN_DIR"));
     return make_directory(machines());
 }
 

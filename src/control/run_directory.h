@@ -22,9 +22,6 @@ inline constexpr std::size_t machines_max = 1024;
 
 class RunDirectory {
   public:
-    /// GODWIT_RUN_DIR, else /run/godwit for root, else $XDG_RUNTIME_DIR/godwit, else
-    /// /tmp/godwit-<uid>.
-    [[nodiscard]] static std::string default_path();
     /// Names the directory; `path` may be relative. Touches nothing. invalid_argument if its
     /// sockets' paths would be too long.
     [[nodiscard]] static Result<RunDirectory> at(const std::string& path);

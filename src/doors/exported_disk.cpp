@@ -1,5 +1,6 @@
 #include "doors/exported_disk.h"
 
+#include "base/log.h"
 #include "block/decorate/throttle_device.h"
 #include "block/file_device.h"
 #include "block/image.h"
@@ -12,34 +13,43 @@ namespace godwit::doors {
 
 namespace {
 
-/// Passes everything on. Requests carry their own way back, so that nothing is to be kept here.
-class View final : public block::BlockDevice {
-  public:
-    explicit View(block::BlockDevice& disk) : disk_(disk) {}
-    [[nodiscard]] const block::BlockGeometry& geometry() const noexcept override {
-        return disk_.geometry();
-    }
-    void submit(block::BlockRequest& request) override { disk_.submit(request); }
-    void kick() override { disk_.kick(); }
-    [[nodiscard]] std::uint32_t in_flight() const noexcept override { return disk_.in_flight(); }
-    [[nodiscard]] Result<block::BlockGeometry> refresh() override { return disk_.refresh(); }
-    [[nodiscard]] std::string description() const override { return disk_.description(); }
-
-  private:
-    block::BlockDevice& disk_;
-};
-
 constexpr std::chrono::milliseconds lock_pause(20);
 
+struct LockedImage {
+    block::ImagePlace place;
+    sys::Fd image;
+};
+
+/// Opens the image where the note says it lies; nothing if the note says something else once the
+/// lock is ours: a predecessor has moved it meanwhile.
+Result<std::optional<LockedImage>> open_noted(const DiskOptions& options, const PlaceNote& note) {
+    block::ImagePlace place = GODWIT_TRY(note.read());
+    place.direct = place.direct && options.direct;
+    sys::Fd image = GODWIT_TRY(
+        block::open_image(place.path, {.read_only = options.read_only, .direct = place.direct}));
+    const block::ImagePlace now = GODWIT_TRY(note.read());
+    if (now.path != place.path) {
+        return std::optional<LockedImage>();
+    }
+    return std::optional(LockedImage{.place = std::move(place), .image = std::move(image)});
+}
+
 /// A killed predecessor's lock ends with its last write, of which nobody is told: asked again.
-Result<sys::Fd> open_when_free(const DiskOptions& options, const sys::Clock& clock) {
+Result<LockedImage>
+open_when_free(const DiskOptions& options, const PlaceNote& note, const sys::Clock& clock) {
     const auto loop = GODWIT_TRY(sys::EventLoop::create());
     const sys::Moment end = clock.now() + options.lock_wait;
     for (;;) {
-        Result<sys::Fd> image = block::open_image(
-            options.path, {.read_only = options.read_only, .direct = options.direct});
-        if (image.has_value() || image.error().code() != ErrorCode::busy || clock.now() >= end) {
-            return image;
+        Result<std::optional<LockedImage>> opened = open_noted(options, note);
+        if (opened.has_value() && opened->has_value()) {
+            return std::move(**opened);
+        }
+        const bool busy = !opened.has_value() && opened.error().code() == ErrorCode::busy;
+        if (!opened.has_value() && (!busy || clock.now() >= end)) {
+            return std::move(opened.error());
+        }
+        if (opened.has_value() && clock.now() >= end) {
+            return Error(ErrorCode::busy, "'" + note.origin() + "' is being moved by others");
         }
         GODWIT_TRY(loop->run_once(lock_pause));
     }
@@ -53,12 +63,21 @@ Result<std::unique_ptr<ExportedDisk>> ExportedDisk::open(const DiskOptions& opti
     if (!options.profile.empty()) {
         profile = GODWIT_TRY(block::load_profile(options.profile));
     }
-    sys::Fd image = GODWIT_TRY(open_when_free(options, clock));
+    PlaceNote note = GODWIT_TRY(PlaceNote::of(options.path, options.place));
+    LockedImage opened = GODWIT_TRY(open_when_free(options, note, clock));
+    if (opened.place.path != note.origin()) {
+        log::info("image_lies_elsewhere",
+                  {{"image", note.origin()}, {"place", opened.place.path}, {"note", note.path()}});
+    }
     auto thread = GODWIT_TRY(sys::IoThread::create("disk"));
-    std::unique_ptr<ExportedDisk> made(new ExportedDisk(options.path, std::move(thread), clock));
+    std::unique_ptr<ExportedDisk> made(
+        new ExportedDisk(options, std::move(note), std::move(thread), clock));
+    made->place_ = std::move(opened.place);
+    made->image_ = std::move(opened.image);
     const auto start = [&]() -> Status {
+        sys::Fd image = GODWIT_TRY(made->image_.duplicate());
         std::unique_ptr<block::BlockDevice> file = GODWIT_TRY(
-            block::FileDevice::create(std::move(image), made->loop(), {.name = options.path}));
+            block::FileDevice::create(std::move(image), made->loop(), {.name = made->place_.path}));
         if (profile.has_value()) {
             file = GODWIT_TRY(
                 block::ThrottleDevice::create(std::move(file), made->alarms_, std::move(*profile)));
@@ -74,7 +93,13 @@ Result<std::unique_ptr<ExportedDisk>> ExportedDisk::open(const DiskOptions& opti
 }
 
 ExportedDisk::~ExportedDisk() {
-    loop().run_and_wait([this] { disk_.reset(); });
+    loop().run_and_wait([this] {
+        if (move_ != nullptr) {
+            move_->abandon();
+        }
+        disk_.reset();
+        move_.reset();
+    });
 }
 
 std::vector<ExportedDisk::Extent>
@@ -108,7 +133,7 @@ ExportedDisk::extents(std::uint64_t offset, std::uint64_t bytes, std::size_t cou
 }
 
 std::unique_ptr<block::BlockDevice> ExportedDisk::view() {
-    return std::make_unique<View>(*disk_);
+    return std::make_unique<DiskView>(*disk_, clock_, times_);
 }
 
 } // namespace godwit::doors

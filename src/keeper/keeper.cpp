@@ -14,7 +14,7 @@ Result<std::unique_ptr<Keeper>> Keeper::create(Options options, const sys::Clock
     std::unique_ptr<Keeper> keeper(new Keeper(std::move(options), clock));
     keeper->started_at_ = clock.now();
     keeper->loop_ = GODWIT_TRY(sys::EventLoop::create());
-    keeper->control_ = GODWIT_TRY(vmm::ControlServer::create(
+    keeper->control_ = GODWIT_TRY(sys::ControlServer::create(
         *keeper->loop_,
         GODWIT_TRY(
             sys::Listener::create(keeper->options_.control_path(), sys::SocketKind::messages)),

@@ -29,9 +29,9 @@
 #include "handover/report.h"
 #include "keeper/parcel.h"
 #include "sys/clock.h"
+#include "sys/control_server.h"
 #include "sys/event_loop.h"
 #include "sys/process.h"
-#include "vmm/control_server.h"
 
 #include <memory>
 #include <optional>
@@ -133,15 +133,15 @@ class Keeper {
     void look_at_record();
 
     // requests.cpp.
-    void handle(vmm::ControlServer::Request request);
+    void handle(sys::ControlServer::Request request);
     [[nodiscard]] Status attach(std::vector<sys::Fd> fds);
     [[nodiscard]] Status drive(std::vector<sys::Fd> fds);
     [[nodiscard]] Status hold();
     [[nodiscard]] Status commit();
     [[nodiscard]] Status reclaim();
-    void start_exchange(vmm::ControlServer::Request request);
-    void stop(const vmm::ControlServer::Reply& reply);
-    void give_record(const vmm::ControlServer::Reply& reply) const;
+    void start_exchange(sys::ControlServer::Request request);
+    void stop(const sys::ControlServer::Reply& reply);
+    void give_record(const sys::ControlServer::Reply& reply) const;
     void announce();
     void tell_ready(const Status& status);
     void end(int exit_code);
@@ -152,7 +152,7 @@ class Keeper {
     const sys::Clock& clock_;
     sys::Moment started_at_;
     std::unique_ptr<sys::EventLoop> loop_;
-    std::unique_ptr<vmm::ControlServer> control_;
+    std::unique_ptr<sys::ControlServer> control_;
     Step step_ = Step::waiting;
     Link source_;
     Link successor_;
@@ -171,7 +171,7 @@ class Keeper {
     handover::Report report_;
     sys::Moment kept_at_;    ///< The commit: from here the old VMM's account of the blackout ends.
     sys::Moment resumed_at_; ///< TakeOver was sent.
-    std::optional<vmm::ControlServer::Reply> asked_; ///< Who waits for the end of "exchange".
+    std::optional<sys::ControlServer::Reply> asked_; ///< Who waits for the end of "exchange".
     int exit_code_ = 0;
 };
 

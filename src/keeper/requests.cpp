@@ -16,7 +16,7 @@ namespace {
 /// How long the old VMM may take to end after the commit. It cannot run the guest any more.
 constexpr std::chrono::milliseconds leave_time_max{5'000};
 
-void answer(const vmm::ControlServer::Reply& reply, const Status& status) {
+void answer(const sys::ControlServer::Reply& reply, const Status& status) {
     if (status.has_value()) {
         reply.result(nlohmann::json::object());
     } else {
@@ -140,7 +140,7 @@ Status Keeper::reclaim() {
     return ok();
 }
 
-void Keeper::start_exchange(vmm::ControlServer::Request request) {
+void Keeper::start_exchange(sys::ControlServer::Request request) {
     Status able = one_descriptor(request.fds);
     if (able.has_value() && (step_ != Step::kept || successor_.alive() || !owns())) {
         able = Error(ErrorCode::conflict,
@@ -163,7 +163,7 @@ void Keeper::start_exchange(vmm::ControlServer::Request request) {
 }
 
 /// The machine is given up: its memory goes when nobody else holds it.
-void Keeper::stop(const vmm::ControlServer::Reply& reply) {
+void Keeper::stop(const sys::ControlServer::Reply& reply) {
     if (step_ != Step::kept) {
         reply.error(wrong_step("stop", step_name()));
         return;
@@ -179,7 +179,7 @@ void Keeper::stop(const vmm::ControlServer::Reply& reply) {
     end(0);
 }
 
-void Keeper::give_record(const vmm::ControlServer::Reply& reply) const {
+void Keeper::give_record(const sys::ControlServer::Reply& reply) const {
     if (!parcel_.has_value()) {
         reply.error(Error(ErrorCode::not_found, "this process has no owner record yet"));
         return;
@@ -221,8 +221,8 @@ nlohmann::json status_of(const Options& options,
 
 } // namespace
 
-void Keeper::handle(vmm::ControlServer::Request request) {
-    const vmm::ControlServer::Reply reply = request.reply;
+void Keeper::handle(sys::ControlServer::Request request) {
+    const sys::ControlServer::Reply reply = request.reply;
     const std::string& method = request.method;
     if (method == "status" || method == "info") {
         const bool frozen = step_ >= Step::kept && step_ < Step::over;

@@ -10,7 +10,7 @@
 /// Thread rule: one control thread calls everything; callbacks come on vCPU or I/O threads.
 
 #include "base/result.h"
-#include "machine/disk_move_request.h"
+#include "block/move/disk_move_request.h"
 #include "machine/machine_spec.h"
 #include "machine/mirror.h"
 #include "machine/stop_reason.h"
@@ -228,7 +228,7 @@ class Machine {
     [[nodiscard]] Status refresh_disk(std::string_view disk);
     /// Begins to move a disk while the guest uses it. The machine is not saved before the move is
     /// over and settled. The value names the move in disks_json().
-    [[nodiscard]] Result<std::uint64_t> start_disk_move(const DiskMoveRequest& request);
+    [[nodiscard]] Result<std::uint64_t> start_disk_move(const block::DiskMoveRequest& request);
     /// Brings a disk back to where it was; conflict when it is too late.
     [[nodiscard]] Status cancel_disk_move(std::string_view disk);
     /// A move that is not settled.

@@ -1,7 +1,7 @@
 /// Disks that move to another place while the guest uses them.
 
 #include "base/log.h"
-#include "machine/devices/disk_move.h"
+#include "block/move/disk_move.h"
 #include "machine/machine_impl.h"
 #include "machine/resources.h"
 
@@ -23,26 +23,10 @@ Result<std::size_t> index_of(const MachineSpec& spec, std::string_view disk) {
                  "the machine has no disk '" + std::string(disk.substr(0, 40)) + "'");
 }
 
-Status check(const DiskMoveRequest& request) {
-    if (request.scheme != "auto" && !block::parse_scheme(request.scheme).has_value()) {
-        return Error(ErrorCode::invalid_argument,
-                     "there is no scheme '" + request.scheme.substr(0, 40) +
-                         "': say auto, dbt, mirror, lr, slr, aio or tiered");
-    }
-    if (request.unsafe && request.scheme != name_of(block::Scheme::lr)) {
-        return Error(ErrorCode::invalid_argument,
-                     "only scheme lr can be unsafe: the others keep the source complete anyway");
-    }
-    if (!(request.gamma >= 0 && request.gamma <= 1)) {
-        return Error(ErrorCode::invalid_argument,
-                     "gamma must lie between 0 (the guest's speed) and 1 (wear)");
-    }
-    return ok();
-}
-
 /// Every image the machine has, by name.
-Result<std::vector<OwnImage>> images_of(const MachineSpec& spec, const Resources& resources) {
-    std::vector<OwnImage> images;
+Result<std::vector<block::OwnImage>> images_of(const MachineSpec& spec,
+                                               const Resources& resources) {
+    std::vector<block::OwnImage> images;
     for (std::size_t i = 0; i < spec.disks.size(); ++i) {
         std::string name = disk_resource_name(i);
         const sys::Fd& image = GODWIT_TRY(find_resource(resources, name)).get();
@@ -51,11 +35,27 @@ Result<std::vector<OwnImage>> images_of(const MachineSpec& spec, const Resources
     return images;
 }
 
+/// A disk that lies elsewhere now.
+DiskSpec moved(DiskSpec spec, const block::ImagePlace& now) {
+    spec.path = now.path;
+    spec.direct = now.direct;
+    return spec;
+}
+
+block::DiskMoveHooks
+hooks_for(const MachineEvents& events, std::size_t index, const DiskSpec& spec) {
+    return {.note =
+                [&events, index, spec](const block::ImagePlace& now) {
+                    return events.disk_moved ? events.disk_moved(index, moved(spec, now)) : ok();
+                },
+            .ended = events.disk_move_ended};
+}
+
 } // namespace
 
-Result<std::uint64_t> Machine::start_disk_move(const DiskMoveRequest& request) {
+Result<std::uint64_t> Machine::start_disk_move(const block::DiskMoveRequest& request) {
     Impl& m = *impl_;
-    GODWIT_TRY(check(request));
+    GODWIT_TRY(block::validate(request));
     const std::size_t index = GODWIT_TRY(index_of(m.spec, request.disk));
     if (!m.ready || m.ended) {
         return Error(ErrorCode::conflict, "only a disk of a machine with a guest is moved");
@@ -72,27 +72,27 @@ Result<std::uint64_t> Machine::start_disk_move(const DiskMoveRequest& request) {
                      request.disk + " is attached for reading only, and such a disk is not moved: "
                                     "copy its image");
     }
-    const std::vector<OwnImage> own = GODWIT_TRY(images_of(m.spec, m.resources));
+    const std::vector<block::OwnImage> own = GODWIT_TRY(images_of(m.spec, m.resources));
     sys::EventLoop& loop = back_end.thread->loop();
     block::BlockGeometry geometry;
     loop.run_and_wait([&] { geometry = back_end.moving->geometry(); });
-    DiskDestination destination =
-        GODWIT_TRY(DiskDestination::open({.path = request.destination,
-                                          .bytes = geometry.bytes,
-                                          .logical_block_bytes = geometry.logical_block_bytes,
-                                          .direct = spec.direct,
-                                          .own = own}));
-    DiskMove::Args args{.index = index,
-                        .disk = *back_end.moving,
-                        .loop = loop,
-                        .clock = *back_end.clock,
-                        .events = m.events,
-                        .request = request,
-                        .spec_before = spec,
-                        .queue_depth = back_end.queue_depth,
-                        .source_wear = wear_weight_of(*own[index].image)};
-    Result<std::unique_ptr<DiskMove>> started(nullptr);
-    loop.run_and_wait([&] { started = DiskMove::start(std::move(args), destination); });
+    block::DiskDestination destination = GODWIT_TRY(
+        block::DiskDestination::open({.path = request.destination,
+                                      .bytes = geometry.bytes,
+                                      .logical_block_bytes = geometry.logical_block_bytes,
+                                      .direct = spec.direct,
+                                      .own = own}));
+    block::DiskMove::Args args{.name = request.disk,
+                               .source = spec.path,
+                               .disk = *back_end.moving,
+                               .loop = loop,
+                               .clock = *back_end.clock,
+                               .hooks = hooks_for(m.events, index, spec),
+                               .request = request,
+                               .queue_depth = back_end.queue_depth,
+                               .source_wear = block::wear_weight_of(*own[index].image)};
+    Result<std::unique_ptr<block::DiskMove>> started(nullptr);
+    loop.run_and_wait([&] { started = block::DiskMove::start(std::move(args), destination); });
     if (!started.has_value()) {
         destination.remove();
         return std::move(started.error());
@@ -107,7 +107,8 @@ Result<std::uint64_t> Machine::start_disk_move(const DiskMoveRequest& request) {
 Status Machine::cancel_disk_move(std::string_view disk) {
     Impl& m = *impl_;
     const std::size_t index = GODWIT_TRY(index_of(m.spec, disk));
-    DiskMove* const move = m.back_ends == nullptr ? nullptr : m.back_ends->disk(index).move.get();
+    block::DiskMove* const move =
+        m.back_ends == nullptr ? nullptr : m.back_ends->disk(index).move.get();
     if (move == nullptr) {
         return Error(ErrorCode::not_found, std::string(disk) + " is not being moved");
     }
@@ -120,7 +121,7 @@ std::vector<Machine::DiskMoving> Machine::disks_moving() const {
     std::vector<DiskMoving> moving;
     const Impl& m = *impl_;
     for (std::size_t i = 0; m.back_ends != nullptr && i < m.back_ends->disk_count(); ++i) {
-        if (const DiskMove* const move = m.back_ends->disk(i).move.get(); move != nullptr) {
+        if (const block::DiskMove* const move = m.back_ends->disk(i).move.get(); move != nullptr) {
             moving.push_back({.disk = move->name(),
                               .destination = move->destination_path(),
                               .stuck = move->stranded(),
@@ -139,11 +140,11 @@ std::vector<std::string> Machine::settle_disk_moves() {
         if (back_end.move == nullptr || !back_end.move->over()) {
             continue;
         }
-        const DiskMoveState state = back_end.move->state();
+        const block::DiskMoveState state = back_end.move->state();
         m.last_moves[i] = to_json(state);
-        DiskDestination destination = back_end.move->take_destination();
+        block::DiskDestination destination = back_end.move->take_destination();
         if (state.report->outcome == block::MoveOutcome::moved) {
-            m.spec.disks[i] = back_end.move->spec();
+            m.spec.disks[i] = moved(m.spec.disks[i], back_end.move->place());
             const auto resource =
                 std::ranges::find(m.resources, disk_resource_name(i), &Resource::name);
             resource->fd = std::move(destination).keep(); // Closes the old image and its lock.
@@ -164,7 +165,7 @@ std::string Machine::disks_json() const {
     Json list = Json::array();
     for (std::size_t i = 0; i < m.spec.disks.size(); ++i) {
         const DiskSpec& spec = m.spec.disks[i];
-        const DiskMove* const move =
+        const block::DiskMove* const move =
             m.back_ends == nullptr ? nullptr : m.back_ends->disk(i).move.get();
         Json disk{{"disk", disk_resource_name(i)},
                   {"path", spec.path},

@@ -144,6 +144,40 @@ Status write_file_atomically(const std::string& path, std::string_view text) {
     return ok();
 }
 
+Status sync_directory_of(const std::string& path) {
+    const std::size_t slash = path.rfind('/');
+    const std::string directory = slash == std::string::npos ? "."
+                                  : slash == 0               ? "/"
+                                                             : path.substr(0, slash);
+    const Fd fd = GODWIT_TRY(open(directory, O_RDONLY | O_DIRECTORY));
+    if (::fsync(fd.raw()) != 0) {
+        return Error::from_errno(errno, "make '" + directory + "' durable");
+    }
+    return ok();
+}
+
+Status replace_file_durably(const std::string& path, std::string_view text) {
+    constexpr std::uint64_t former_bytes_max = std::uint64_t{1} << 20U;
+    const bool there = ::access(path.c_str(), F_OK) == 0;
+    std::string former;
+    if (there) {
+        former = GODWIT_TRY(read_file(path, former_bytes_max));
+    }
+    GODWIT_TRY(write_file_atomically(path, text));
+    Status durable = sync_directory_of(path);
+    if (!durable.has_value()) {
+        // The new text can be seen already, and the caller goes on as if it had not been written.
+        const Status back = there                         ? write_file_atomically(path, former)
+                            : ::unlink(path.c_str()) == 0 ? ok()
+                                                          : Error::from_errno(errno, "remove it");
+        if (!back.has_value()) {
+            return std::move(durable.error())
+                .with_context("and '" + path + "' could not be put back");
+        }
+    }
+    return durable;
+}
+
 Result<std::uint64_t> file_size(const Fd& fd) {
     struct stat info{};
     if (::fstat(fd.raw(), &info) != 0) {

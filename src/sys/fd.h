@@ -62,6 +62,10 @@ pwrite_all(const Fd& fd, std::span<const std::byte> data, std::uint64_t offset);
 [[nodiscard]] Result<std::string> read_file(const std::string& path, std::uint64_t limit_bytes);
 /// Replaces a file atomically: temporary file, fsync, rename.
 [[nodiscard]] Status write_file_atomically(const std::string& path, std::string_view text);
+/// The same, durable with its name; on an error the file is as it was.
+[[nodiscard]] Status replace_file_durably(const std::string& path, std::string_view text);
+/// Makes names in the directory of `path` durable.
+[[nodiscard]] Status sync_directory_of(const std::string& path);
 [[nodiscard]] Result<std::uint64_t> file_size(const Fd& fd);
 [[nodiscard]] Status set_nonblocking(const Fd& fd);
 

@@ -12,35 +12,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t path_bytes_max = 4095; // PATH_MAX
-
-Result<machine::DiskMoveRequest> read_request(const json& params) {
-    machine::DiskMoveRequest request;
-    const std::pair<const char*, std::string*> texts[] = {{"disk", &request.disk},
-                                                          {"destination", &request.destination},
-                                                          {"scheme", &request.scheme}};
-    for (const auto& [key, text] : texts) {
-        if (!params.contains(key) || !params[key].is_string() ||
-            params[key].get_ref<const std::string&>().size() > path_bytes_max) {
-            return Error(ErrorCode::invalid_argument,
-                         std::string("the parameter \"") + key + "\" must be a text");
-        }
-        *text = params[key].get<std::string>();
-    }
-    const json limit = params.value("limit_bytes_per_second", json(0U));
-    const json gamma = params.value("gamma", json(request.gamma));
-    const json unsafe = params.value("unsafe", json(false));
-    if (!limit.is_number_unsigned() || !gamma.is_number() || !unsafe.is_boolean()) {
-        return Error(ErrorCode::invalid_argument,
-                     "\"limit_bytes_per_second\" and \"gamma\" must be numbers not below 0, "
-                     "\"unsafe\" true or false");
-    }
-    request.limit_bytes_per_second = limit.get<std::uint64_t>();
-    request.gamma = gamma.get<double>();
-    request.unsafe = unsafe.get<bool>();
-    return request;
-}
-
 } // namespace
 
 Result<json> Service::start_disk_move(const json& params) {
@@ -48,7 +19,8 @@ Result<json> Service::start_disk_move(const json& params) {
     if (confined_ || ending_ || reboot_pending_) {
         return Error(ErrorCode::busy, "the machine is being handed over, rebooted or ended");
     }
-    const machine::DiskMoveRequest request = GODWIT_TRY(read_request(params));
+    const block::DiskMoveRequest request = GODWIT_TRY(block::parse_disk_move_request(
+        params.dump(-1, ' ', false, json::error_handler_t::replace)));
     GODWIT_TRY(document_.ensure(machine_->spec()));
     const std::uint64_t id = GODWIT_TRY(machine_->start_disk_move(request));
     control_->broadcast({{"event", "disk_move"},

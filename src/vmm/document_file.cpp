@@ -2,9 +2,7 @@
 
 #include "sys/fd.h"
 
-#include <fcntl.h>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include <filesystem>
 
@@ -39,13 +37,7 @@ Status DocumentFile::set_disk(std::size_t disk, const machine::DiskSpec& now) {
 }
 
 Status DocumentFile::write(const std::string& text) const {
-    GODWIT_TRY(sys::write_file_atomically(path_, text));
-    const std::string directory = std::filesystem::path(path_).parent_path().string();
-    const sys::Fd fd = GODWIT_TRY(sys::open(directory, O_RDONLY | O_DIRECTORY));
-    if (::fsync(fd.raw()) != 0) {
-        return Error::from_errno(errno, "make '" + directory + "' durable");
-    }
-    return ok();
+    return sys::replace_file_durably(path_, text);
 }
 
 } // namespace godwit::vmm

@@ -22,9 +22,9 @@
 #include "machine/machine.h"
 #include "sys/cancel.h"
 #include "sys/clock.h"
+#include "sys/control_server.h"
 #include "sys/event_loop.h"
 #include "vmm/consoles.h"
-#include "vmm/control_server.h"
 #include "vmm/document_file.h"
 #include "vmm/options.h"
 
@@ -35,6 +35,8 @@
 #include <thread>
 
 namespace godwit::vmm {
+
+using sys::ControlServer;
 
 enum class Role : std::uint8_t { owner, successor, retired };
 enum class RunState : std::uint8_t { building, running, paused, stopped, frozen };

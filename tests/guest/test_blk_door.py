@@ -5,7 +5,9 @@ usage: test_blk_door.py DIRECTORY-OF-PROGRAMS
 """
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -52,9 +54,17 @@ class Server:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [PROGRAMS / "godwit-blk", "serve", "--json", "--vhost-user-blk", self.socket, *self.flags, self.image],
-                stdout=subprocess.PIPE, stderr=log)
-        ready = json.loads(self.process.stdout.readline() or "{}")
-        assert ready.get("ok") and ready["bytes"] == DISK_BYTES, f"{ready}: {self.log_path.read_text()}"
+                stdout=subprocess.PIPE, stderr=log, env={**os.environ, "GODWIT_RUN_DIR": str(self.image.parent / "run")})
+        self.ready = json.loads(self.process.stdout.readline() or "{}")
+        assert self.ready.get("ok") and self.ready["bytes"] == DISK_BYTES, f"{self.ready}: {self.log_path.read_text()}"
+
+    def call(self, method, **params):
+        """Asks at the control socket."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.settimeout(60)
+            control.connect(self.ready["control"])
+            control.send(json.dumps({"id": 1, "method": method, "params": params}).encode())
+            return json.loads(control.recv(1 << 17))["result"]
 
     def kill(self):
         self.process.kill()
@@ -130,6 +140,37 @@ class BlkDoor(unittest.TestCase):
         self.assertGreater(again, 0, "no request was in flight at any kill: the test has shown nothing")
         guest.close()
         self.assertEqual(self.server.end(), 0)
+
+    def test_moved_by_each_scheme_and_back_under_load(self):
+        """Twelve moves while fio verifies and ext4 is filled; the guest notices nothing."""
+        folder = Path(self.folder.name)
+        places = (folder / "there.raw", self.server.image)
+        left = [(scheme, place) for scheme in ("dbt", "mirror", "lr", "slr", "aio", "tiered") for place in places]
+        reports = []
+
+        def move_on():
+            disk = self.server.call("disks")["disks"][0]
+            if disk["move"] is not None or self.server.written_bytes() < (2 << 20):
+                return
+            if disk["last_move"] is not None and disk["last_move"]["id"] not in [known["id"] for known in reports]:
+                reports.append(disk["last_move"])
+                Path(disk["last_move"]["source"]).unlink()
+            if left:
+                scheme, place = left.pop(0)
+                self.server.call("disk_move", disk="disk0", destination=str(place), scheme=scheme)
+
+        guest = self.guest(VERIFY.format(size="48m") + EXT4)
+        text = guest.wait_for("GODWIT-GUEST-EXIT", BOOT_AND_WORK_S, meanwhile=move_on)
+        self.assertEqual([report["outcome"] for report in reports], ["moved"] * 12)
+        self.assertGreater(sum(report["written_bytes"][side]["guest"] for report in reports
+                               for side in ("source", "destination")), 1 << 20, "the guest wrote during no move")
+        for wanted in ("FIO-VERIFIED", "FSCK-IS-CLEAN"):
+            self.assertIn(wanted, text)
+        for report in reports:
+            print(f"{report['scheme']}: {report['duration_us'] / 1e6:.2f} s, pause {report['pause_us'] / 1e3:.1f} ms")
+        guest.close()
+        self.assertEqual(self.server.end(), 0)
+        self.assertEqual(self.server.events("guest_driver_broken"), [])
 
     def test_ended_cleanly_and_started_again(self):
         """SIGTERM leaves nothing in flight, and the guest waits for the next server."""

@@ -215,8 +215,8 @@ class DiskMoveTest(MachineTest):
         fcntl.fcntl(holder, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
         link = self.directory / "link.raw"
         link.symlink_to(self.source)
-        for destination, word in ((small, "at least as large"), (self.source, "disk0 of this machine"),
-                                  (link, "disk0 of this machine"), (self.directory, "is a directory"),
+        for destination, word in ((small, "at least as large"), (self.source, "is where disk0 lies already"),
+                                  (link, "is where disk0 lies already"), (self.directory, "is a directory"),
                                   (self.directory / "no/such.raw", "does not exist"), ("relative.raw", "absolute"),
                                   (other, "in use"), ("/proc/version", "")):
             with self.subTest(destination=str(destination)), self.assertRaises(ControlError) as refused:
@@ -239,7 +239,7 @@ class DiskMoveTest(MachineTest):
                 with self.subTest(point=point, scheme=scheme):
                     self.source = self.disk("source.raw", DISK_MIB)
                     vmm = self.start(self.document(LOAD, disks=[self.source], vcpus=1, memory_mebibytes=64),
-                                     environment={"GODWIT_FAULT": f"machine.disk_move.{point}:kill"})
+                                     environment={"GODWIT_FAULT": f"block.disk_move.{point}:kill"})
                     console = self.console()
                     console.read_until("report", 30)
                     self.move(vmm, self.directory / "there.raw", scheme)

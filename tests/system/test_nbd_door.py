@@ -27,7 +27,8 @@ class Server:
         self.process = subprocess.Popen(
             [PROGRAM, "serve", "--json", "--cached", "--nbd", address, "--name", "disk", "--lock-wait", "0",
              *flags, self.image],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "GODWIT_RUN_DIR": str(folder / "run")})
         line = self.process.stdout.readline()
         self.ready = json.loads(line) if line else None
 

@@ -1,7 +1,7 @@
 #include "machine/devices/back_ends.h"
 
 #include "block/file_device.h"
-#include "machine/devices/disk_move.h"
+#include "block/move/disk_move.h"
 #include "machine/resources.h"
 
 #include <algorithm>

@@ -14,9 +14,11 @@
 #include <optional>
 #include <vector>
 
-namespace godwit::machine {
-
+namespace godwit::block {
 class DiskMove;
+} // namespace godwit::block
+
+namespace godwit::machine {
 
 struct DiskBackEnd {
     std::unique_ptr<sys::IoThread> thread;
@@ -24,7 +26,8 @@ struct DiskBackEnd {
     std::unique_ptr<block::MovingDevice> disk; ///< Lives on the thread's loop. Null once taken.
     block::MovingDevice* moving = nullptr;     ///< The same, also once taken.
     std::uint32_t queue_depth = 0;
-    std::unique_ptr<DiskMove> move; ///< Lives on the loop; the one that has not been settled.
+    std::unique_ptr<block::DiskMove>
+        move; ///< Lives on the loop; the one that has not been settled.
 };
 
 struct NetBackEnd {

@@ -16,13 +16,13 @@
 #include <optional>
 #include <string_view>
 
-namespace godwit::machine {
+namespace godwit::block {
 
 /// What is known of both devices and the guest, and what follows from it.
 struct SchemeFindings {
-    block::MoveSituation situation;
-    block::Estimates estimates{};
-    block::SchemeChoice choice;
+    MoveSituation situation;
+    Estimates estimates{};
+    SchemeChoice choice;
 };
 
 /// How much writing wears the device below an open image: 1 for flash and what is unknown, 0 for
@@ -34,8 +34,8 @@ class SchemeChooser {
     static constexpr std::chrono::milliseconds watching_time{1'000};
 
     struct Args {
-        block::MovingDevice& disk;
-        block::BlockDevice& destination;
+        MovingDevice& disk;
+        BlockDevice& destination;
         sys::AlarmClock& clock;
         double gamma = 0.5;
         std::uint64_t limit_bytes_per_second = 0;
@@ -61,18 +61,18 @@ class SchemeChooser {
   private:
     enum class Step : std::uint8_t { watching, measuring_destination, measuring_source };
     void watched();
-    void measured(Result<block::DeviceSpeed> speed);
+    void measured(Result<DeviceSpeed> speed);
     void finish(Result<SchemeFindings> findings);
 
     Args args_;
     Answer answer_;
     Step step_ = Step::watching;
     bool stopped_ = false;
-    block::MoveSituation situation_;
-    block::GuestTraffic before_;
+    MoveSituation situation_;
+    GuestTraffic before_;
     sys::Moment watched_since_;
-    std::optional<block::SpeedProbe> probe_;
+    std::optional<SpeedProbe> probe_;
     std::unique_ptr<sys::Alarm> alarm_;
 };
 
-} // namespace godwit::machine
+} // namespace godwit::block

@@ -1,11 +1,14 @@
 #pragma once
 
-/// What a machine is asked to do when one of its disks is to lie elsewhere. Values; any thread.
+/// What is asked for when a disk is to lie elsewhere. Values; any thread.
+
+#include "base/result.h"
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
-namespace godwit::machine {
+namespace godwit::block {
 
 struct DiskMoveRequest {
     std::string disk;        ///< "disk0"
@@ -19,4 +22,9 @@ struct DiskMoveRequest {
     double gamma = 0.5; ///< For auto: 0 thinks of the guest alone, 1 of the devices' wear.
 };
 
-} // namespace godwit::machine
+/// From the members of one JSON object, as control sockets take it; what is left out stays empty.
+[[nodiscard]] Result<DiskMoveRequest> parse_disk_move_request(std::string_view json);
+/// invalid_argument if there is no such scheme, or it cannot have what else is asked for.
+[[nodiscard]] Status validate(const DiskMoveRequest& request);
+
+} // namespace godwit::block

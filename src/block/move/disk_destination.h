@@ -10,9 +10,9 @@
 #include <span>
 #include <string>
 
-namespace godwit::machine {
+namespace godwit::block {
 
-/// An image that a machine has already.
+/// An image that is in use already, by the same owner.
 struct OwnImage {
     std::string name; ///< "disk0"
     const sys::Fd* image = nullptr;
@@ -50,4 +50,4 @@ class DiskDestination {
     bool created_;
 };
 
-} // namespace godwit::machine
+} // namespace godwit::block

@@ -1,6 +1,6 @@
 #pragma once
 
-/// The control socket of a VMM process: JSON requests in packets, JSON answers and events back
+/// The control socket of a process: JSON requests in packets, JSON answers and events back
 /// (docs/formats/vmm-control.md). Nobody but the user the process runs as is served.
 ///
 /// Thread rule: the loop's thread; a Reply may be answered from any thread.
@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-namespace godwit::vmm {
+namespace godwit::sys {
 
 inline constexpr std::size_t control_connections_max = 16;
 inline constexpr std::size_t control_request_bytes_max = std::size_t{64} * 1024;
@@ -32,13 +32,13 @@ class ControlServer {
             : server_(&server), connection_(connection), id_(std::move(id)) {}
         void result(const nlohmann::json& value) const;
         /// With descriptors.
-        void result(const nlohmann::json& value, std::vector<sys::Fd> passed) const;
+        void result(const nlohmann::json& value, std::vector<Fd> passed) const;
         void error(const Error& error) const;
         [[nodiscard]] std::uint64_t connection() const noexcept { return connection_; }
 
       private:
         void answer(nlohmann::json message,
-                    std::shared_ptr<const std::vector<sys::Fd>> passed = nullptr) const;
+                    std::shared_ptr<const std::vector<Fd>> passed = nullptr) const;
         ControlServer* server_;
         std::uint64_t connection_;
         nlohmann::json id_;
@@ -47,13 +47,13 @@ class ControlServer {
     struct Request {
         std::string method;
         nlohmann::json params;
-        std::vector<sys::Fd> fds;
+        std::vector<Fd> fds;
         Reply reply;
     };
     using Handler = std::function<void(Request)>;
 
     [[nodiscard]] static Result<std::unique_ptr<ControlServer>>
-    create(sys::EventLoop& loop, sys::Listener listener, Handler handler);
+    create(EventLoop& loop, Listener listener, Handler handler);
     ControlServer(const ControlServer&) = delete;
     ControlServer& operator=(const ControlServer&) = delete;
     ~ControlServer() = default;
@@ -68,26 +68,25 @@ class ControlServer {
   private:
     struct Connection {
         std::uint64_t id = 0;
-        sys::MessageSocket socket;
-        sys::EventLoop::Handle watch;
+        MessageSocket socket;
+        EventLoop::Handle watch;
         bool subscribed = false;
     };
 
-    ControlServer(sys::EventLoop& loop, sys::Listener listener, Handler handler)
+    ControlServer(EventLoop& loop, Listener listener, Handler handler)
         : loop_(loop), listener_(std::move(listener)), handler_(std::move(handler)) {}
     void accept_connection();
     void serve(std::uint64_t id);
-    void handle(Connection& connection, sys::Message message);
-    void
-    send(std::uint64_t id, const std::string& text, const std::vector<sys::Fd>* passed = nullptr);
+    void handle(Connection& connection, Message message);
+    void send(std::uint64_t id, const std::string& text, const std::vector<Fd>* passed = nullptr);
     [[nodiscard]] std::list<Connection>::iterator find(std::uint64_t id);
 
-    sys::EventLoop& loop_;
-    sys::Listener listener_;
+    EventLoop& loop_;
+    Listener listener_;
     Handler handler_;
-    sys::EventLoop::Handle listen_watch_;
+    EventLoop::Handle listen_watch_;
     std::list<Connection> connections_;
     std::uint64_t next_id_ = 1;
 };
 
-} // namespace godwit::vmm
+} // namespace godwit::sys

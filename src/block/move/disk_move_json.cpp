@@ -1,18 +1,20 @@
-#include "machine/devices/disk_move.h"
+#include "block/move/disk_move.h"
 
 #include <nlohmann/json.hpp>
 
-namespace godwit::machine {
+namespace godwit::block {
 
 namespace {
 
 using Json = nlohmann::json;
 
+constexpr std::size_t path_bytes_max = 4095; // PATH_MAX
+
 Json microseconds(sys::Nanoseconds time) {
     return std::chrono::duration_cast<std::chrono::microseconds>(time).count();
 }
 
-Json json_of(const block::DeviceSpeed& speed) {
+Json json_of(const DeviceSpeed& speed) {
     const auto rounded = [](double value) { return static_cast<std::uint64_t>(value); };
     return {{"read_bytes_per_second", rounded(speed.read_bytes_per_second)},
             {"write_bytes_per_second", rounded(speed.write_bytes_per_second)},
@@ -21,7 +23,7 @@ Json json_of(const block::DeviceSpeed& speed) {
             {"wear_weight", speed.wear_weight}};
 }
 
-Json json_of(const block::SchemeEstimate& estimate, block::Scheme chosen) {
+Json json_of(const SchemeEstimate& estimate, Scheme chosen) {
     return {{"scheme", name_of(estimate.scheme)},
             {"cost", estimate.cost},
             {"time", estimate.parts.time},
@@ -36,10 +38,10 @@ Json json_of(const block::SchemeEstimate& estimate, block::Scheme chosen) {
 
 Json json_of(const SchemeFindings& findings) {
     Json estimates = Json::array();
-    for (const block::SchemeEstimate& estimate : findings.estimates) {
+    for (const SchemeEstimate& estimate : findings.estimates) {
         estimates.push_back(json_of(estimate, findings.choice.scheme));
     }
-    const block::Workload& load = findings.situation.workload;
+    const Workload& load = findings.situation.workload;
     return {{"why", findings.choice.why},
             {"gamma", findings.situation.gamma},
             {"source", json_of(findings.situation.source)},
@@ -53,31 +55,31 @@ Json json_of(const SchemeFindings& findings) {
             {"estimates", std::move(estimates)}};
 }
 
-Json json_of(const block::WrittenBytes& bytes) {
+Json json_of(const WrittenBytes& bytes) {
     return {
         {"guest", bytes.guest}, {"first_copy", bytes.first_copy}, {"redundant", bytes.redundant}};
 }
 
-std::string_view name_of(block::MoveOutcome outcome) noexcept {
+std::string_view name_of(MoveOutcome outcome) noexcept {
     switch (outcome) {
-    case block::MoveOutcome::moved:
+    case MoveOutcome::moved:
         return "moved";
-    case block::MoveOutcome::cancelled:
+    case MoveOutcome::cancelled:
         return "cancelled";
-    case block::MoveOutcome::stranded:
+    case MoveOutcome::stranded:
         break;
     }
     return "stranded";
 }
 
-void add_report(Json& document, const block::MoveReport& report) {
-    const bool moved = report.outcome == block::MoveOutcome::moved;
+void add_report(Json& document, const MoveReport& report) {
+    const bool moved = report.outcome == MoveOutcome::moved;
     const bool asked_to_stop =
         report.reason.has_value() && report.reason->code() == ErrorCode::cancelled;
     document["operation"] = "disk-move";
     document["outcome"] = moved || asked_to_stop ? name_of(report.outcome) : "failed";
     document["complete"] = moved ? "destination" : "source";
-    document["scheme"] = block::name_of(report.ended_as);
+    document["scheme"] = name_of(report.ended_as);
     document["duration_us"] = microseconds(report.duration);
     document["pause_us"] = moved ? microseconds(report.pause) : Json();
     document["copy_back_us"] = moved ? Json() : microseconds(report.copy_back);
@@ -94,7 +96,7 @@ void add_report(Json& document, const block::MoveReport& report) {
     }
 }
 
-void add_progress(Json& document, const block::MoveProgress& progress) {
+void add_progress(Json& document, const MoveProgress& progress) {
     document["total_bytes"] = progress.total_bytes;
     document["cursor_bytes"] = progress.cursor_bytes;
     document["copied_bytes"] = progress.copied_bytes;
@@ -116,7 +118,7 @@ std::string to_json(const DiskMoveState& state) {
                   {"destination", state.destination},
                   {"destination_made", state.created},
                   {"asked", state.asked},
-                  {"scheme", block::name_of(state.scheme)},
+                  {"scheme", name_of(state.scheme)},
                   {"scheme_changes", state.changes},
                   {"safe", state.safe},
                   {"phase", state.phase},
@@ -129,4 +131,52 @@ std::string to_json(const DiskMoveState& state) {
     return document.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-} // namespace godwit::machine
+Result<DiskMoveRequest> parse_disk_move_request(std::string_view text) {
+    const Json params = Json::parse(text, nullptr, false);
+    if (!params.is_object()) {
+        return Error(ErrorCode::invalid_argument, "the parameters must be an object");
+    }
+    DiskMoveRequest request;
+    const std::pair<const char*, std::string*> texts[] = {{"disk", &request.disk},
+                                                          {"destination", &request.destination},
+                                                          {"scheme", &request.scheme}};
+    for (const auto& [key, value] : texts) {
+        if (!params.contains(key) || !params[key].is_string() ||
+            params[key].get_ref<const std::string&>().size() > path_bytes_max) {
+            return Error(ErrorCode::invalid_argument,
+                         std::string("the parameter \"") + key + "\" must be a text");
+        }
+        *value = params[key].get<std::string>();
+    }
+    const Json limit = params.value("limit_bytes_per_second", Json(0U));
+    const Json gamma = params.value("gamma", Json(request.gamma));
+    const Json unsafe = params.value("unsafe", Json(false));
+    if (!limit.is_number_unsigned() || !gamma.is_number() || !unsafe.is_boolean()) {
+        return Error(ErrorCode::invalid_argument,
+                     "\"limit_bytes_per_second\" and \"gamma\" must be numbers not below 0, "
+                     "\"unsafe\" true or false");
+    }
+    request.limit_bytes_per_second = limit.get<std::uint64_t>();
+    request.gamma = gamma.get<double>();
+    request.unsafe = unsafe.get<bool>();
+    return request;
+}
+
+Status validate(const DiskMoveRequest& request) {
+    if (request.scheme != "auto" && !parse_scheme(request.scheme).has_value()) {
+        return Error(ErrorCode::invalid_argument,
+                     "there is no scheme '" + request.scheme.substr(0, 40) +
+                         "': say auto, dbt, mirror, lr, slr, aio or tiered");
+    }
+    if (request.unsafe && request.scheme != name_of(Scheme::lr)) {
+        return Error(ErrorCode::invalid_argument,
+                     "only scheme lr can be unsafe: the others keep the source complete anyway");
+    }
+    if (!(request.gamma >= 0 && request.gamma <= 1)) {
+        return Error(ErrorCode::invalid_argument,
+                     "gamma must lie between 0 (the guest's speed) and 1 (wear)");
+    }
+    return ok();
+}
+
+} // namespace godwit::block

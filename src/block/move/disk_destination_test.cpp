@@ -1,17 +1,17 @@
 #include "base/units.h"
 #include "block/image.h"
+#include "block/move/disk_destination.h"
 #include "block/testing/temporary_image.h"
-#include "machine/devices/disk_destination.h"
 
 #include <sys/stat.h>
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-namespace godwit::machine {
+namespace godwit::block {
 namespace {
 
-using block::testing::TemporaryImage;
+using testing::TemporaryImage;
 
 constexpr std::uint64_t disk_bytes = 2 * mib;
 
@@ -23,7 +23,7 @@ struct Place {
 
     Place()
         : source(GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes))), // There is room.
-          image(GODWIT_MUST(block::open_image(source.path(), {}))),            // Just made.
+          image(GODWIT_MUST(open_image(source.path(), {}))),                   // Just made.
           own{.name = "disk0", .image = &image}, fresh(source.path() + ".there") {}
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
@@ -85,14 +85,14 @@ TEST(DiskDestination, wrong_places_are_refused_by_name_and_nothing_is_left) {
     const TemporaryImage small =
         GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes - 512)); // As above.
     EXPECT_TRUE(place.refuses(small.path(), "at least as large"));
-    EXPECT_TRUE(place.refuses(place.source.path(), "disk0 of this machine"));
+    EXPECT_TRUE(place.refuses(place.source.path(), "is where disk0 lies already"));
     EXPECT_TRUE(place.refuses("/dev/shm", "is a directory"));
     EXPECT_TRUE(place.refuses("/dev/shm/no/such", "does not exist"));
     EXPECT_TRUE(place.refuses("there.raw", "absolute"));
     EXPECT_TRUE(place.refuses("/dev/null", "no disk"));
     const std::string link = place.fresh + ".link";
     ASSERT_EQ(::symlink(place.source.path().c_str(), link.c_str()), 0);
-    EXPECT_TRUE(place.refuses(link, "disk0 of this machine"));
+    EXPECT_TRUE(place.refuses(link, "is where disk0 lies already"));
     ::unlink(link.c_str());
     ASSERT_EQ(::symlink("/dev/shm/nowhere", link.c_str()), 0);
     EXPECT_FALSE(place.open(link).has_value());
@@ -101,4 +101,4 @@ TEST(DiskDestination, wrong_places_are_refused_by_name_and_nothing_is_left) {
 }
 
 } // namespace
-} // namespace godwit::machine
+} // namespace godwit::block

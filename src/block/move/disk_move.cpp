@@ -1,12 +1,11 @@
-#include "machine/devices/disk_move.h"
+#include "block/move/disk_move.h"
 
 #include "base/fault_point.h"
 #include "base/log.h"
-#include "machine/resources.h"
 
 #include <utility>
 
-namespace godwit::machine {
+namespace godwit::block {
 
 namespace {
 
@@ -18,14 +17,12 @@ constexpr std::uint32_t reconsider_ticks = 20;
 } // namespace
 
 DiskMove::DiskMove(Args args)
-    : args_(std::move(args)), name_(disk_resource_name(args_.index)),
-      destination_path_(args_.request.destination), spec_(args_.spec_before) {
+    : args_(std::move(args)), place_{.path = args_.request.destination, .direct = true} {
     published_ = {.id = static_cast<std::uint64_t>(args_.clock.unix_nanoseconds() / 1000),
-                  .disk = name_,
-                  .source = args_.spec_before.path,
-                  .destination = destination_path_,
+                  .disk = args_.name,
+                  .source = args_.source,
+                  .destination = place_.path,
                   .asked = args_.request.scheme};
-    spec_.path = destination_path_;
 }
 
 Result<std::unique_ptr<DiskMove>> DiskMove::start(Args args, DiskDestination& destination) {
@@ -36,15 +33,13 @@ Result<std::unique_ptr<DiskMove>> DiskMove::start(Args args, DiskDestination& de
 
 Status DiskMove::begin(DiskDestination& destination) {
     const bool automatic = args_.request.scheme == "auto";
-    const std::optional<block::Scheme> named = block::parse_scheme(args_.request.scheme);
-    GODWIT_ASSERT(automatic || named.has_value()); // Checked by the machine.
+    const std::optional<Scheme> named = parse_scheme(args_.request.scheme);
+    GODWIT_ASSERT(automatic || named.has_value()); // validate() has said so.
     alarm_ = GODWIT_TRY(args_.clock.create_alarm([this] { tick(); }));
     sys::Fd copy = GODWIT_TRY(destination.image().duplicate());
-    device_ = GODWIT_TRY(
-        block::FileDevice::create(std::move(copy),
-                                  args_.loop,
-                                  {.name = destination_path_, .queue_depth = args_.queue_depth}));
-    spec_.direct = destination.direct();
+    device_ = GODWIT_TRY(FileDevice::create(
+        std::move(copy), args_.loop, {.name = place_.path, .queue_depth = args_.queue_depth}));
+    place_.direct = destination.direct();
     published_.created = destination.created();
     if (automatic) {
         chooser_ = std::make_unique<SchemeChooser>(
@@ -72,8 +67,8 @@ void DiskMove::chosen(Result<SchemeFindings> findings) {
         return;
     }
     log::info("disk_move_scheme_chosen",
-              {{"disk", name_}, {"why", std::string_view(findings->choice.why)}});
-    const block::Scheme scheme = findings->choice.scheme;
+              {{"disk", args_.name}, {"why", std::string_view(findings->choice.why)}});
+    const Scheme scheme = findings->choice.scheme;
     {
         const std::lock_guard lock(mutex_);
         published_.findings = std::move(*findings);
@@ -84,40 +79,40 @@ void DiskMove::chosen(Result<SchemeFindings> findings) {
     }
 }
 
-Status DiskMove::move(block::Scheme scheme) {
-    block::MoveOptions options{.scheme = scheme,
-                               .safe = scheme == block::Scheme::lr && !args_.request.unsafe,
-                               .limit_bytes_per_second = args_.request.limit_bytes_per_second};
+Status DiskMove::move(Scheme scheme) {
+    MoveOptions options{.scheme = scheme,
+                        .safe = scheme == Scheme::lr && !args_.request.unsafe,
+                        .limit_bytes_per_second = args_.request.limit_bytes_per_second};
     {
         const std::lock_guard lock(mutex_);
         published_.scheme = scheme;
-        published_.safe = scheme != block::Scheme::lr || options.safe;
+        published_.safe = scheme != Scheme::lr || options.safe;
         if (published_.findings.has_value()) {
-            const block::MoveSituation& now = published_.findings->situation;
+            const MoveSituation& now = published_.findings->situation;
             options.reads_from_destination =
                 now.destination.read_latency_seconds < now.source.read_latency_seconds;
         }
     }
     traffic_ = args_.disk.traffic();
     traffic_at_ = args_.clock.now();
-    block::MoveHooks hooks;
+    MoveHooks hooks;
     hooks.commit = [this](auto answer) { answer(commit()); };
-    hooks.finished = [this](const block::MoveReport& report) { finished(report); };
+    hooks.finished = [this](const MoveReport& report) { finished(report); };
     return args_.disk.start(std::move(device_), options, std::move(hooks));
 }
 
 /// The guest waits. From the good answer on its disk is the destination, for everybody.
 Status DiskMove::commit() {
     publish();
-    fault_point("machine.disk_move.note");
-    Status noted = args_.events.disk_moved ? args_.events.disk_moved(args_.index, spec_) : ok();
-    fault_point("machine.disk_move.noted");
+    fault_point("block.disk_move.note");
+    Status noted = args_.hooks.note ? args_.hooks.note(place_) : ok();
+    fault_point("block.disk_move.noted");
     return noted;
 }
 
 Status DiskMove::cancel() {
     if (over()) {
-        return Error(ErrorCode::conflict, "the move of " + name_ + " is over already");
+        return Error(ErrorCode::conflict, "the move of " + args_.name + " is over already");
     }
     if (args_.disk.moving()) {
         stranded_ = false;
@@ -140,19 +135,19 @@ void DiskMove::abandon() noexcept {
     device_.reset();
 }
 
-void DiskMove::finished(const block::MoveReport& report) {
-    if (report.outcome == block::MoveOutcome::stranded) {
+void DiskMove::finished(const MoveReport& report) {
+    if (report.outcome == MoveOutcome::stranded) {
         log::error("disk_move_stranded",
-                   {{"disk", name_},
+                   {{"disk", args_.name},
                     {"reason", report.reason.has_value() ? report.reason->to_string() : ""}});
         publish();
         stranded_ = true;
-        if (args_.events.disk_move_ended) {
-            args_.events.disk_move_ended(name_);
+        if (args_.hooks.ended) {
+            args_.hooks.ended(args_.name);
         }
         return;
     }
-    // Its image stays open as `destination_`, or with the machine: closing frees no blocks here.
+    // Its image stays open as `destination_`, or with the owner: closing frees no blocks here.
     args_.disk.take_retired().reset();
     {
         const std::lock_guard lock(mutex_);
@@ -170,10 +165,10 @@ void DiskMove::ended_early() {
     device_.reset();
     {
         const std::lock_guard lock(mutex_);
-        published_.report = block::MoveReport{.outcome = block::MoveOutcome::cancelled,
-                                              .asked = published_.scheme,
-                                              .ended_as = published_.scheme,
-                                              .reason = std::move(early_)};
+        published_.report = MoveReport{.outcome = MoveOutcome::cancelled,
+                                       .asked = published_.scheme,
+                                       .ended_as = published_.scheme,
+                                       .reason = std::move(early_)};
     }
     end();
 }
@@ -183,11 +178,11 @@ void DiskMove::end() {
     discard(args_.disk.stop_observing(), "no move goes on any more");
     {
         const std::lock_guard lock(mutex_);
-        published_.phase = name_of(block::MovePhase::finished);
+        published_.phase = name_of(MovePhase::finished);
     }
     over_ = true;
-    if (!abandoned_ && args_.events.disk_move_ended) {
-        args_.events.disk_move_ended(name_);
+    if (!abandoned_ && args_.hooks.ended) {
+        args_.hooks.ended(args_.name);
     }
 }
 
@@ -209,28 +204,29 @@ void DiskMove::tick() {
 /// What the guest does now may speak for another scheme than what it did before.
 void DiskMove::reconsider() {
     std::optional<SchemeFindings> findings = state().findings;
-    const std::optional<block::MoveProgress> progress = args_.disk.progress();
+    const std::optional<MoveProgress> progress = args_.disk.progress();
     if (!findings.has_value() || !progress.has_value()) {
         return;
     }
-    const block::GuestTraffic now = args_.disk.traffic();
-    findings->situation.workload = block::workload_between(
-        traffic_, now, args_.clock.now() - traffic_at_, args_.disk.observed());
+    const GuestTraffic now = args_.disk.traffic();
+    findings->situation.workload =
+        workload_between(traffic_, now, args_.clock.now() - traffic_at_, args_.disk.observed());
     traffic_ = now;
     traffic_at_ = args_.clock.now();
-    const block::Estimates estimates = block::estimate_all(findings->situation);
-    const std::optional<block::Scheme> better = block::reconsider(progress->scheme, estimates);
+    const Estimates estimates = estimate_all(findings->situation);
+    const std::optional<Scheme> better = block::reconsider(progress->scheme, estimates);
     if (!better.has_value() || !args_.disk.change_scheme(*better).has_value()) {
         return;
     }
-    log::info("disk_move_scheme_changed",
-              {{"disk", name_}, {"from", name_of(progress->scheme)}, {"to", name_of(*better)}});
+    log::info(
+        "disk_move_scheme_changed",
+        {{"disk", args_.name}, {"from", name_of(progress->scheme)}, {"to", name_of(*better)}});
     const std::lock_guard lock(mutex_);
     ++published_.changes;
 }
 
 void DiskMove::publish() {
-    const std::optional<block::MoveProgress> progress = args_.disk.progress();
+    const std::optional<MoveProgress> progress = args_.disk.progress();
     const std::lock_guard lock(mutex_);
     if (progress.has_value()) {
         published_.progress = *progress;
@@ -247,4 +243,4 @@ DiskMoveState DiskMove::state() const {
     return published_;
 }
 
-} // namespace godwit::machine
+} // namespace godwit::block

@@ -1,4 +1,4 @@
-#include "vmm/control_server.h"
+#include "sys/control_server.h"
 
 #include "base/log.h"
 
@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <array>
 
-namespace godwit::vmm {
+namespace godwit::sys {
 
 namespace {
 
@@ -23,9 +23,9 @@ void ControlServer::Reply::result(const nlohmann::json& value) const {
     answer({{"id", id_}, {"result", value}});
 }
 
-void ControlServer::Reply::result(const nlohmann::json& value, std::vector<sys::Fd> passed) const {
+void ControlServer::Reply::result(const nlohmann::json& value, std::vector<Fd> passed) const {
     answer({{"id", id_}, {"result", value}},
-           std::make_shared<const std::vector<sys::Fd>>(std::move(passed)));
+           std::make_shared<const std::vector<Fd>>(std::move(passed)));
 }
 
 void ControlServer::Reply::error(const Error& error) const {
@@ -34,7 +34,7 @@ void ControlServer::Reply::error(const Error& error) const {
 }
 
 void ControlServer::Reply::answer(nlohmann::json message,
-                                  std::shared_ptr<const std::vector<sys::Fd>> passed) const {
+                                  std::shared_ptr<const std::vector<Fd>> passed) const {
     server_->loop_.post(
         [server = server_, connection = connection_, text = to_text(message), passed] {
             server->send(connection, text, passed.get());
@@ -42,7 +42,7 @@ void ControlServer::Reply::answer(nlohmann::json message,
 }
 
 Result<std::unique_ptr<ControlServer>>
-ControlServer::create(sys::EventLoop& loop, sys::Listener listener, Handler handler) {
+ControlServer::create(EventLoop& loop, Listener listener, Handler handler) {
     std::unique_ptr<ControlServer> server(
         new ControlServer(loop, std::move(listener), std::move(handler)));
     server->listen_watch_ =
@@ -53,18 +53,18 @@ ControlServer::create(sys::EventLoop& loop, sys::Listener listener, Handler hand
 }
 
 void ControlServer::accept_connection() {
-    Result<sys::Fd> fd = listener_.accept();
+    Result<Fd> fd = listener_.accept();
     if (!fd.has_value()) {
         return;
     }
-    sys::MessageSocket socket(std::move(*fd));
+    MessageSocket socket(std::move(*fd));
     const auto peer = socket.peer();
     if (!peer.has_value() || (peer->uid != ::getuid() && peer->uid != 0)) {
         log::warn("control_connection_refused", {{"uid", peer.has_value() ? peer->uid : 0U}});
         return;
     }
     if (connections_.size() >= control_connections_max ||
-        !sys::set_nonblocking(socket.fd()).has_value()) {
+        !set_nonblocking(socket.fd()).has_value()) {
         log::warn("control_connection_refused", {{"connections_max", control_connections_max}});
         return;
     }
@@ -89,7 +89,7 @@ void ControlServer::serve(std::uint64_t id) {
     if (connection == connections_.end()) {
         return;
     }
-    Result<sys::Message> message = connection->socket.receive(std::chrono::milliseconds(0));
+    Result<Message> message = connection->socket.receive(std::chrono::milliseconds(0));
     if (!message.has_value()) {
         if (message.error().code() != ErrorCode::timeout) {
             connections_.erase(connection);
@@ -99,7 +99,7 @@ void ControlServer::serve(std::uint64_t id) {
     handle(*connection, std::move(*message));
 }
 
-void ControlServer::handle(Connection& connection, sys::Message message) {
+void ControlServer::handle(Connection& connection, Message message) {
     const auto json = message.bytes.size() <= control_request_bytes_max
                           ? nlohmann::json::parse(message.bytes, nullptr, false)
                           : nlohmann::json(nlohmann::json::value_t::discarded);
@@ -142,17 +142,15 @@ void ControlServer::broadcast(const nlohmann::json& event) {
     }
 }
 
-void ControlServer::send(std::uint64_t id,
-                         const std::string& text,
-                         const std::vector<sys::Fd>* passed) {
+void ControlServer::send(std::uint64_t id, const std::string& text, const std::vector<Fd>* passed) {
     const auto connection = find(id);
     if (connection == connections_.end()) {
         return;
     }
     // A peer that does not read fills its socket; it is dropped rather than waited for.
-    std::vector<const sys::Fd*> fds;
+    std::vector<const Fd*> fds;
     if (passed != nullptr) {
-        for (const sys::Fd& fd : *passed) {
+        for (const Fd& fd : *passed) {
             fds.push_back(&fd);
         }
     }
@@ -163,4 +161,4 @@ void ControlServer::send(std::uint64_t id,
     }
 }
 
-} // namespace godwit::vmm
+} // namespace godwit::sys

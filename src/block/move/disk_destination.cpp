@@ -1,4 +1,4 @@
-#include "machine/devices/disk_destination.h"
+#include "block/move/disk_destination.h"
 
 #include "base/log.h"
 #include "base/scope_guard.h"
@@ -11,21 +11,11 @@
 
 #include <filesystem>
 
-namespace godwit::machine {
+namespace godwit::block {
 
 namespace {
 
 constexpr mode_t image_mode = 0600;
-
-/// A name is durable when its directory is.
-Status sync_directory_of(const std::string& path) {
-    const std::string directory = std::filesystem::path(path).parent_path().string();
-    const sys::Fd fd = GODWIT_TRY(sys::open(directory, O_RDONLY | O_DIRECTORY));
-    if (::fsync(fd.raw()) != 0) {
-        return Error::from_errno(errno, "make '" + directory + "' durable");
-    }
-    return ok();
-}
 
 bool same_object(const struct stat& one, const struct stat& other) {
     if (S_ISBLK(one.st_mode) && S_ISBLK(other.st_mode)) {
@@ -45,7 +35,7 @@ Status check_not_own(const DestinationWish& wish) {
         if (::fstat(own.image->raw(), &mine) == 0 && same_object(there, mine)) {
             return Error(ErrorCode::invalid_argument,
                          "'" + wish.path + "' is where " + own.name +
-                             " of this machine lies already: name another place");
+                             " lies already: name another place");
         }
     }
     return ok();
@@ -71,7 +61,7 @@ Result<bool> ensure_file(const DestinationWish& wish) {
         ::fsync(made->raw()) != 0) {
         return Error::from_errno(errno, "the destination '" + wish.path + "' cannot be made");
     }
-    GODWIT_TRY(sync_directory_of(wish.path));
+    GODWIT_TRY(sys::sync_directory_of(wish.path));
     undo.commit();
     return true;
 }
@@ -82,9 +72,8 @@ struct OpenImage {
 };
 
 Result<OpenImage> open_place(const DestinationWish& wish, bool direct) {
-    sys::Fd image =
-        GODWIT_TRY(block::open_image(wish.path, {.read_only = false, .direct = direct}));
-    const block::ImageFacts facts = GODWIT_TRY(block::inspect_image(image, wish.path));
+    sys::Fd image = GODWIT_TRY(open_image(wish.path, {.read_only = false, .direct = direct}));
+    const ImageFacts facts = GODWIT_TRY(inspect_image(image, wish.path));
     const std::uint32_t block = facts.geometry.logical_block_bytes;
     if (direct && !facts.block_device && wish.logical_block_bytes % block != 0) {
         return Error(ErrorCode::unsupported, "its blocks are too large without the page cache");
@@ -143,4 +132,4 @@ void DiskDestination::remove() {
     created_ = false;
 }
 
-} // namespace godwit::machine
+} // namespace godwit::block

@@ -1,4 +1,4 @@
-#include "machine/devices/scheme_choice.h"
+#include "block/move/scheme_choice.h"
 
 #include <linux/magic.h>
 #include <sys/stat.h>
@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-namespace godwit::machine {
+namespace godwit::block {
 
 double wear_weight_of(const sys::Fd& image) {
     struct stat info{};
@@ -76,18 +76,18 @@ void SchemeChooser::watched() {
         return;
     }
     if (step_ == Step::measuring_source) {
-        probe_.emplace(args_.disk.current(), args_.clock, block::SpeedProbe::May::read);
-        probe_->start([this](Result<block::DeviceSpeed> speed) { measured(std::move(speed)); });
+        probe_.emplace(args_.disk.current(), args_.clock, SpeedProbe::May::read);
+        probe_->start([this](Result<DeviceSpeed> speed) { measured(std::move(speed)); });
         return;
     }
-    situation_.workload = block::workload_between(
+    situation_.workload = workload_between(
         before_, args_.disk.traffic(), args_.clock.now() - watched_since_, args_.disk.observed());
     step_ = Step::measuring_destination;
-    probe_.emplace(args_.destination, args_.clock, block::SpeedProbe::May::read_and_write);
-    probe_->start([this](Result<block::DeviceSpeed> speed) { measured(std::move(speed)); });
+    probe_.emplace(args_.destination, args_.clock, SpeedProbe::May::read_and_write);
+    probe_->start([this](Result<DeviceSpeed> speed) { measured(std::move(speed)); });
 }
 
-void SchemeChooser::measured(Result<block::DeviceSpeed> speed) {
+void SchemeChooser::measured(Result<DeviceSpeed> speed) {
     const bool of_destination = step_ == Step::measuring_destination;
     if (!speed.has_value()) {
         finish(std::move(speed.error())
@@ -105,8 +105,8 @@ void SchemeChooser::measured(Result<block::DeviceSpeed> speed) {
     situation_.source = *speed;
     situation_.source.wear_weight = args_.source_wear;
     SchemeFindings findings{.situation = situation_};
-    findings.estimates = block::estimate_all(situation_);
-    findings.choice = block::choose(findings.estimates, situation_);
+    findings.estimates = estimate_all(situation_);
+    findings.choice = choose(findings.estimates, situation_);
     finish(std::move(findings));
 }
 
@@ -117,4 +117,4 @@ void SchemeChooser::finish(Result<SchemeFindings> findings) {
     }
 }
 
-} // namespace godwit::machine
+} // namespace godwit::block

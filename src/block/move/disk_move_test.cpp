@@ -1,15 +1,15 @@
-// One move on a real loop, with real files: what the machine is told, and when.
+// One move on a real loop, with real files: what the owner is told, and when.
 #include "base/units.h"
+#include "block/move/disk_move.h"
 #include "block/testing/temporary_image.h"
-#include "machine/devices/disk_move.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-namespace godwit::machine {
+namespace godwit::block {
 namespace {
 
-using block::testing::TemporaryImage;
+using testing::TemporaryImage;
 
 constexpr std::uint64_t disk_bytes = 4 * mib;
 
@@ -19,8 +19,8 @@ struct World {
     sys::Fd image;
     std::unique_ptr<sys::EventLoop> loop;
     sys::LoopAlarmClock clock;
-    std::unique_ptr<block::MovingDevice> disk;
-    MachineEvents events;
+    std::unique_ptr<MovingDevice> disk;
+    DiskMoveHooks hooks;
     Status commit_answer;
     std::vector<std::string> noted; ///< Where the disk was said to lie.
     std::uint32_t told = 0;
@@ -29,20 +29,19 @@ struct World {
     World()
         : source(GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes))), // There is room.
           there(GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes))),  // As above.
-          image(GODWIT_MUST(block::open_image(source.path(), {}))),            // Just made.
+          image(GODWIT_MUST(open_image(source.path(), {}))),                   // Just made.
           loop(GODWIT_MUST(sys::EventLoop::create())), clock(*loop, sys::system_clock()) {
-        sys::Fd copy = GODWIT_MUST(image.duplicate());     // Descriptors are left.
-        auto file = GODWIT_MUST(block::FileDevice::create( // Linux 6.1 has what it needs.
+        sys::Fd copy = GODWIT_MUST(image.duplicate()); // Descriptors are left.
+        auto file = GODWIT_MUST(FileDevice::create(    // Linux 6.1 has what it needs.
             std::move(copy),
             *loop,
             {.name = source.path()}));
-        disk = GODWIT_MUST(block::MovingDevice::create(std::move(file), clock)); // As above.
-        events.disk_moved = [this](std::size_t index, const DiskSpec& now) -> Status {
-            EXPECT_EQ(index, 2U);
+        disk = GODWIT_MUST(MovingDevice::create(std::move(file), clock)); // As above.
+        hooks.note = [this](const ImagePlace& now) -> Status {
             noted.push_back(now.path);
             return commit_answer;
         };
-        events.disk_move_ended = [this](std::string_view name) {
+        hooks.ended = [this](std::string_view name) {
             EXPECT_EQ(name, "disk2");
             ++told;
         };
@@ -55,15 +54,14 @@ struct World {
         request.destination = there.path();
         DiskDestination destination = GODWIT_MUST(DiskDestination::open( // It is there, and free.
             {.path = there.path(), .bytes = disk_bytes, .logical_block_bytes = 512}));
-        Result<std::unique_ptr<DiskMove>> started =
-            DiskMove::start({.index = 2,
-                             .disk = *disk,
-                             .loop = *loop,
-                             .clock = clock,
-                             .events = events,
-                             .request = std::move(request),
-                             .spec_before = {.path = source.path()}},
-                            destination);
+        Result<std::unique_ptr<DiskMove>> started = DiskMove::start({.name = "disk2",
+                                                                     .source = source.path(),
+                                                                     .disk = *disk,
+                                                                     .loop = *loop,
+                                                                     .clock = clock,
+                                                                     .hooks = hooks,
+                                                                     .request = std::move(request)},
+                                                                    destination);
         ASSERT_TRUE(started.has_value()) << started.error().to_string();
         move = std::move(*started);
     }
@@ -81,7 +79,7 @@ TEST(DiskMove, place_is_noted_before_the_guest_goes_on_there) {
     world.run_to_end();
     EXPECT_EQ(world.noted, std::vector<std::string>{world.there.path()});
     EXPECT_EQ(world.told, 1U);
-    EXPECT_EQ(world.move->spec().path, world.there.path());
+    EXPECT_EQ(world.move->place().path, world.there.path());
     EXPECT_EQ(world.disk->description(), "file " + world.there.path());
     EXPECT_EQ(world.report()["outcome"], "moved");
     EXPECT_EQ(world.report()["complete"], "destination");
@@ -108,7 +106,7 @@ TEST(DiskMove, automatic_one_says_what_each_scheme_was_expected_to_cost) {
     const nlohmann::json report = world.report();
     EXPECT_EQ(report["outcome"], "moved");
     EXPECT_EQ(report["asked"], "auto");
-    EXPECT_EQ(report["choice"]["estimates"].size(), block::all_schemes.size());
+    EXPECT_EQ(report["choice"]["estimates"].size(), all_schemes.size());
     EXPECT_NE(report["scheme"], "lr");
     EXPECT_EQ(world.disk->observed(), nullptr) << "the filter costs the guest time";
 }
@@ -134,10 +132,10 @@ TEST(DiskMove, abandoned_it_tells_nothing_and_leaves_both_images_free) {
         world.move.reset();
         world.image = sys::Fd();
         EXPECT_EQ(world.told, 0U);
-        EXPECT_TRUE(block::open_image(world.source.path(), {}).has_value());
-        EXPECT_TRUE(block::open_image(world.there.path(), {}).has_value());
+        EXPECT_TRUE(open_image(world.source.path(), {}).has_value());
+        EXPECT_TRUE(open_image(world.there.path(), {}).has_value());
     }
 }
 
 } // namespace
-} // namespace godwit::machine
+} // namespace godwit::block

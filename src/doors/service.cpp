@@ -1,0 +1,156 @@
+#include "doors/service.h"
+
+#include "base/log.h"
+#include "sys/run_path.h"
+#include "sys/unix_socket.h"
+
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+
+namespace godwit::doors {
+
+namespace {
+
+/// busy if another process serves requests at `path`.
+Status check_free(const std::string& path) {
+    if (!sys::MessageSocket::connect(path).has_value()) {
+        return ok(); // Nobody is there, or somebody who is gone.
+    }
+    return Error(ErrorCode::busy,
+                 "another export is reached at '" + path +
+                     "': give this one another --name, or --control");
+}
+
+} // namespace
+
+std::string export_name(const ServeOptions& options) {
+    return options.name.empty() ? std::filesystem::path(options.disk.path).stem().string()
+                                : options.name;
+}
+
+Result<std::unique_ptr<Service>> Service::create(ServeOptions options, const sys::Clock& clock) {
+    std::unique_ptr<Service> made(new Service(std::move(options), clock));
+    made->started_at_ = clock.now();
+    made->loop_ = GODWIT_TRY(sys::EventLoop::create());
+    GODWIT_TRY(made->watch_signals()); // Before there are threads, which inherit the mask.
+    made->disk_ = GODWIT_TRY(ExportedDisk::open(made->options_.disk, clock));
+    GODWIT_TRY(made->open_control());
+    GODWIT_TRY(made->open_doors());
+    return made;
+}
+
+Service::~Service() {
+    control_.reset();
+    if (nbd_) {
+        nbd_->stop();
+    }
+    vhost_.reset();
+    nbd_.reset();
+}
+
+/// SIGTERM and SIGINT end the process; the second one also while a disk moves, if that is complete
+/// anyway.
+Status Service::watch_signals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    if (::pthread_sigmask(SIG_BLOCK, &signals, nullptr) != 0) {
+        return Error(ErrorCode::internal, "block signals");
+    }
+    signal_fd_ = sys::Fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!signal_fd_.valid()) {
+        return Error::from_errno(errno, "watch signals");
+    }
+    signal_watch_ = GODWIT_TRY(loop_->watch(signal_fd_, EPOLLIN, [this](std::uint32_t) {
+        signalfd_siginfo info{};
+        if (::read(signal_fd_.raw(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+            log::info("ending", {{"signal", info.ssi_signo}});
+            end(ok());
+        }
+    }));
+    return ok();
+}
+
+/// Without a place for it that was asked for, a disk is served rather than none.
+Status Service::open_control() {
+    const bool asked = !options_.control.empty();
+    const auto listen = [&]() -> Status {
+        if (!asked) {
+            const std::string run = sys::default_run_path();
+            const std::string name = export_name(options_);
+            GODWIT_TRY(sys::check_export_name(name));
+            GODWIT_TRY(sys::prepare_private_directory(run));
+            GODWIT_TRY(sys::prepare_private_directory(sys::exports_folder(run)));
+            options_.control = sys::export_socket(run, name);
+        }
+        GODWIT_TRY(check_free(options_.control));
+        control_ = GODWIT_TRY(sys::ControlServer::create(
+            *loop_,
+            GODWIT_TRY(sys::Listener::create(options_.control, sys::SocketKind::messages)),
+            [this](const sys::ControlServer::Request& request) { handle(request); }));
+        return ok();
+    };
+    Status listening = listen();
+    if (listening.has_value() || asked || listening.error().code() == ErrorCode::busy) {
+        return listening;
+    }
+    log::warn("no_control_socket", {{"reason", listening.error().to_string()}});
+    options_.control.clear();
+    return ok();
+}
+
+Status Service::open_doors() {
+    if (!options_.nbd_address.empty()) {
+        nbd_ = GODWIT_TRY(nbd::Server::create(options_.nbd_address, *disk_, options_.name));
+    }
+    if (!options_.vhost_socket.empty()) {
+        vhost_ =
+            GODWIT_TRY(vhost::Door::open({.socket = options_.vhost_socket,
+                                          .options = options_.blk,
+                                          .disk = *disk_,
+                                          .failed = [this](const Error& reason) {
+                                              loop_->post([this, reason] { end(Status(reason)); });
+                                          }}));
+    }
+    return ok();
+}
+
+Status Service::run() {
+    GODWIT_TRY(loop_->run());
+    return outcome_;
+}
+
+void Service::end(Status outcome) {
+    const bool again = std::exchange(ending_, true);
+    if (!outcome.has_value()) {
+        outcome_ = std::move(outcome);
+    }
+    if (disk_->moving() == ExportedDisk::Moving::no) {
+        loop_->stop();
+        return;
+    }
+    // The users go on meanwhile. Of one that is at its end already nothing is cancelled.
+    const Status cancelled = disk_->cancel_move();
+    log::info("ending_after_the_move",
+              {{"cancelled", cancelled.has_value()}, {"asked_again", again}});
+}
+
+void Service::move_ended() {
+    const bool settled = disk_->settle_move();
+    if (control_) {
+        control_->broadcast({{"event", "disk_move"},
+                             {"disk", exported_disk_name},
+                             {"state", settled ? "ended" : "stranded"}});
+    }
+    if (ending_ && settled) {
+        loop_->stop();
+    }
+}
+
+} // namespace godwit::doors
