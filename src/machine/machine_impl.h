@@ -9,6 +9,7 @@
 #include "machine/cpuid.h"
 #include "machine/devices/back_ends.h"
 #include "machine/devices/device_set.h"
+#include "machine/devices/disk_destination.h"
 #include "machine/kvm_bus.h"
 #include "machine/machine.h"
 #include "machine/platform/platform.h"
@@ -38,6 +39,8 @@ struct Machine::Impl {
     const sys::Clock& clock;
     Resources resources;                 ///< Duplicates for a handover; what devices use, they own.
     std::vector<std::string> last_moves; ///< JSON of each disk's last move; empty: none.
+    std::vector<std::string> last_merges;
+    std::vector<DiskFrozen> frozen; ///< Of each disk's freeze that is not settled.
 
     RamMapping ram_mapping = RamMapping::shared;
     std::shared_ptr<memory::GuestMemory> memory;
@@ -81,6 +84,15 @@ struct Machine::Impl {
 
     /// The guest has ended: tells once, and keeps every vCPU out. Any thread.
     void stop(StopReason reason, std::string detail);
+    // machine_disks.cpp
+    [[nodiscard]] Result<std::size_t> disk_index(std::string_view disk) const;
+    /// Whether something may be begun with it.
+    [[nodiscard]] Status check_disk_idle(std::size_t index) const;
+    [[nodiscard]] Result<std::vector<OwnImage>> own_images() const;
+    void settle_move(std::size_t disk);
+    // machine_layers.cpp
+    void settle_merge(std::size_t disk);
+    void settle_freeze(std::size_t disk);
     [[nodiscard]] platform::Platform::Args platform_args();
     [[nodiscard]] DeviceSet::Args device_args();
     [[nodiscard]] static Result<std::unique_ptr<Machine>> build(const MachineSpec& spec,

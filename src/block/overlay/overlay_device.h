@@ -84,6 +84,7 @@ class OverlayDevice final : public BlockDevice {
     /// Ends a fold where it is; `folded` comes with `reason`. not_found without one.
     [[nodiscard]] Status cancel_fold(Error reason);
     [[nodiscard]] OverlayStatus status() const noexcept;
+    [[nodiscard]] const DeltaHeader& header() const noexcept { return state_.header; }
     /// Whether the delta says everything that was written, durably.
     [[nodiscard]] bool committed() const noexcept {
         return stage_ == CommitStage::none && pending_.empty();
