@@ -117,17 +117,15 @@ void add_merge(CLI::App& disk, Invocation& invocation) {
         "merge",
         "Bring what the deltas of a disk hold back into its image, while its guest uses it");
     merge->add_option("MACHINE:DISK", *name, "Like web1:disk0")->required();
-    merge->footer("The youngest delta first, each into what lies under it; then its file goes "
-                  "away. From the\n"
-                  "beginning on the image is written again. If it is cancelled (Ctrl-C, 'godwit "
-                  "disk cancel')\n"
-                  "or fails, or the VMM is killed, the deltas stay and nothing is lost: merge "
-                  "again. A machine\n"
-                  "whose disk is being merged is not exchanged and no snapshot is taken of it.\n"
-                  "\n"
-                  "Examples:\n"
-                  "  godwit disk merge web1:disk0\n"
-                  "  godwit disk list web1");
+    merge->footer(
+        "When all deltas are empty their files go away. From the beginning on the image is\n"
+        "written again. If it is cancelled (Ctrl-C, 'godwit disk cancel') or fails, or the\n"
+        "VMM is killed, the deltas stay and nothing is lost: merge again. A machine\n"
+        "whose disk is being merged is not exchanged and no snapshot is taken of it.\n"
+        "\n"
+        "Examples:\n"
+        "  godwit disk merge web1:disk0\n"
+        "  godwit disk list web1");
     merge->callback([name, &invocation] {
         invocation.action = [name, &invocation] { return merge_disk(invocation.session, *name); };
     });

@@ -77,16 +77,15 @@ std::string choice_text(const Json& choice) {
     return "  why: " + text_member(choice, "why") + "\n" + table.to_string();
 }
 
-/// "delta 1 of 2, 40% of 1.0 GiB"
+/// "2 deltas, 40% of 1.0 GiB"
 std::string merge_state(const Json& merge) {
     const std::uint64_t total = number_member(merge, "total_bytes");
     const std::uint64_t left = number_member(merge, "left_bytes");
-    return "delta " + std::to_string(number_member(merge, "merged") + 1) + " of " +
-           std::to_string(number_member(merge, "deltas")) + ", " +
+    return std::to_string(number_member(merge, "deltas")) + " deltas, " +
            percent(total - std::min(left, total), total) + " of " + about(total);
 }
 
-/// "2 over it, 120.0 MiB of 1.0 GiB, full"
+/// "2: 120.0 MiB of 1.0 GiB, full"
 std::string deltas_state(const Json& deltas) {
     if (!deltas.is_array() || deltas.empty()) {
         return "-";
@@ -140,9 +139,9 @@ std::string disk_move_text(const Json& report) {
 std::string disk_merge_text(const Json& report) {
     return text_member(report, "machine") + ": " + text_member(report, "disk") + " lies in '" +
            text_member(report, "base") + "' alone, " +
-           std::to_string(number_member(report, "merged")) + " deltas merged in " +
+           std::to_string(number_member(report, "deltas")) + " deltas merged in " +
            time_of(report, "duration_us") + "; its requests waited " + time_of(report, "pause_us") +
-           "\n  folded " + about(number_member(report, "folded_bytes")) + "\n";
+           "\n  folded " + about(number_member(report, "total_bytes")) + "\n";
 }
 
 std::string disk_snapshot_text(const Json& report) {

@@ -117,7 +117,7 @@ class DiskSnapshotTest(DiskTest):
         self.assertEqual(digest(self.source), frozen)  # LS-2, LS-3
         self.assertEqual(Delta(delta).snapshot.hex(), report["snapshot"])
         merge = self.merged(vmm)
-        self.assertEqual((merge["outcome"], merge["merged"]), ("merged", 1), merge)
+        self.assertEqual((merge["outcome"], merge["deltas"]), ("merged", 1), merge)
         self.assertFalse(delta.exists())
         self.assertEqual(self.layers(), (str(self.source), []))
         self.unlocked_file_is_gone(delta)
@@ -173,7 +173,7 @@ class DiskSnapshotTest(DiskTest):
         self.addCleanup(console.socket.close)
         self.reports(console, 2)
         merge = self.merged(vmm)
-        self.assertEqual((merge["outcome"], merge["merged"]), ("merged", 2), merge)
+        self.assertEqual((merge["outcome"], merge["deltas"]), ("merged", 2), merge)
         self.assertFalse((self.directory / "a.delta").exists() or (self.directory / "b.delta").exists())
         self.finish(vmm, console, there)
 
@@ -302,7 +302,7 @@ class DiskSnapshotTest(DiskTest):
         self.snapshot(vmm, self.directory / "b.delta")
         self.filled(vmm, 1)
         merge = self.merged(vmm)
-        self.assertEqual((merge["outcome"], merge["merged"]), ("merged", 2), merge)
+        self.assertEqual((merge["outcome"], merge["deltas"]), ("merged", 2), merge)
         self.reports(console, 1)
         self.finish(vmm, console, self.source)
 
@@ -372,7 +372,7 @@ class DiskSnapshotTest(DiskTest):
         with self.assertRaises(ControlError) as refused:
             vmm.call("disk_snapshot", disk="disk0", delta=str(deltas[8]))
         self.assertEqual(refused.exception.code, "resource_exhausted")
-        self.assertEqual(self.merged(vmm)["merged"], 8)
+        self.assertEqual(self.merged(vmm)["deltas"], 8)
         self.finish(vmm, console, self.source)
 
     def test_document_that_names_another_delta_is_refused(self):

@@ -44,7 +44,8 @@ Result<std::uint64_t> usual_bytes(const DeltaWish& wish) {
     const std::string directory = std::filesystem::path(wish.path).parent_path().string();
     struct statvfs system{};
     if (::statvfs(directory.c_str(), &system) != 0) {
-        return Error::from_errno(errno, "the directory of '" + wish.path + "' cannot be reached");
+        return Error::from_errno(
+            errno, "the directory of '" + wish.path + "' does not exist or cannot be reached");
     }
     const std::uint64_t free = std::uint64_t{system.f_bavail} * system.f_frsize;
     return round_down(std::min(whole, free / 10 * 9), block::delta_block_bytes);

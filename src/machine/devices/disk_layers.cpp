@@ -192,14 +192,15 @@ Status DiskLayers::freeze(const DiskSpec& disk, DeltaPlace& delta, Frozen frozen
         });
 }
 
-Status DiskLayers::take_top_away(const DiskSpec& disk, Frozen changed) {
+Status DiskLayers::take_all_away(const DiskSpec& disk, Frozen changed) {
     auto change = [this, disk](std::unique_ptr<block::BlockDevice>& layers) -> Status {
         fault_point("machine.disk_merge.note");
         GODWIT_TRY(note(disk));
         fault_point("machine.disk_merge.noted");
-        layers = overlays_.back()->take_base();
-        overlays_.pop_back();
-        specs_ = disk.deltas;
+        for (; !overlays_.empty(); overlays_.pop_back()) {
+            layers = overlays_.back()->take_base();
+        }
+        specs_.clear();
         return ok();
     };
     const sys::Moment begun = args_.clock.now();

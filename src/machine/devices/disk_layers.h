@@ -75,16 +75,14 @@ class DiskLayers {
     /// Freezes what there is; `disk` is how the document says it from now on, with the new delta.
     /// `frozen` comes on the loop.
     [[nodiscard]] Status freeze(const DiskSpec& disk, DeltaPlace& delta, Frozen frozen);
-    /// The youngest delta; null if there is none, or it is not open.
-    [[nodiscard]] block::OverlayDevice* top() noexcept {
-        return overlays_.empty() ? nullptr : overlays_.back();
-    }
     [[nodiscard]] bool opened() const noexcept { return layered_->opened(); }
-    /// The deltas, once they are open.
-    [[nodiscard]] const std::vector<DeltaSpec>& specs() const noexcept { return specs_; }
-    /// Takes the youngest delta away, which has been folded; `disk` is what the document says
-    /// from then on. `changed` comes on the loop.
-    [[nodiscard]] Status take_top_away(const DiskSpec& disk, Frozen changed);
+    /// The oldest first, once they are open.
+    [[nodiscard]] const std::vector<block::OverlayDevice*>& overlays() const noexcept {
+        return overlays_;
+    }
+    /// Takes all deltas away, which have been folded; `disk` is what the document says from then
+    /// on. `changed` comes on the loop.
+    [[nodiscard]] Status take_all_away(const DiskSpec& disk, Frozen changed);
     /// The journals say all that was written. `committed` comes on the loop, perhaps at once.
     void commit(std::move_only_function<void(Status)> committed);
 

@@ -5,7 +5,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
 #include <utility>
 
 namespace godwit::machine {
@@ -29,65 +28,67 @@ DiskMerge::DiskMerge(Args args) : args_(std::move(args)), begun_(args_.clock.now
 Result<std::unique_ptr<DiskMerge>> DiskMerge::start(Args args) {
     std::unique_ptr<DiskMerge> made(new DiskMerge(std::move(args)));
     made->alarm_ = GODWIT_TRY(made->args_.clock.create_alarm([raw = made.get()] { raw->tick(); }));
-    GODWIT_TRY(made->fold());
+    made->fold_all();
+    made->publish();
     if (made->due_ == Due::nothing) {
         made->alarm_->set(made->args_.clock.now() + tick_distance);
     }
     return made;
 }
 
-Status DiskMerge::fold() {
-    block::OverlayDevice* const top = args_.layers.top();
-    GODWIT_ASSERT(top != nullptr); // As many as the document says; checked by the machine.
-    {
-        const std::lock_guard lock(mutex_);
-        published_.phase = "folding";
-        published_.total_bytes = mapped_bytes(*top);
-        published_.left_bytes = published_.total_bytes;
+void DiskMerge::fold_all() {
+    const std::vector<block::OverlayDevice*>& overlays = args_.layers.overlays();
+    folding_ = overlays.size();
+    for (block::OverlayDevice* const overlay : overlays) {
+        published_.total_bytes += mapped_bytes(*overlay);
     }
-    return top->fold([this](Status status) { folded(std::move(status)); });
+    published_.phase = "folding";
+    for (block::OverlayDevice* const overlay : overlays) {
+        Status begun = overlay->fold([this](Status status) { folded(std::move(status)); });
+        if (!begun.has_value()) {
+            folded(std::move(begun));
+        }
+    }
 }
 
-/// Called by the overlay, which must not go now.
+/// Called by an overlay, which must not go now.
 void DiskMerge::folded(Status status) {
     if (abandoned_) {
         return;
     }
-    if (!status.has_value()) {
-        end_soon(std::move(status.error()));
-        return;
+    --folding_;
+    if (!status.has_value() && !reason_.has_value()) {
+        end_folds(status.error());
     }
-    due_ = Due::take_away;
-    alarm_->set(args_.clock.now());
+    if (folding_ == 0) {
+        soon(reason_.has_value() ? Due::end : Due::take_away);
+    }
+}
+
+void DiskMerge::end_folds(const Error& reason) {
+    reason_ = reason;
+    for (block::OverlayDevice* const overlay : args_.layers.overlays()) {
+        discard(overlay->cancel_fold(reason), "it has ended before");
+    }
 }
 
 void DiskMerge::taken_away(Result<sys::Nanoseconds> pause) {
     if (abandoned_) {
         return;
     }
-    if (!pause.has_value()) {
-        args_.spec.deltas = args_.layers.specs();
-        end_soon(std::move(pause.error())
-                     .with_context("the delta is merged, but could not be taken away"));
-        return;
-    }
-    {
+    if (pause.has_value()) {
+        args_.spec.deltas.clear();
         const std::lock_guard lock(mutex_);
-        ++published_.merged;
-        folded_before_ += published_.total_bytes;
-        published_.pause = std::max(published_.pause, *pause);
+        published_.pause = *pause;
+    } else {
+        reason_ = std::move(pause.error())
+                      .with_context("the deltas are merged, but could not be taken away");
     }
-    if (args_.spec.deltas.empty() || cancelled_.has_value()) {
-        end_soon(args_.spec.deltas.empty() ? std::nullopt : std::move(cancelled_));
-        return;
-    }
-    due_ = Due::fold;
-    alarm_->set(args_.clock.now());
+    soon(Due::end);
 }
 
-void DiskMerge::end_soon(std::optional<Error> reason) {
-    reason_ = std::move(reason);
-    due_ = Due::end;
+void DiskMerge::soon(Due due) {
+    due_ = due;
     alarm_->set(args_.clock.now());
 }
 
@@ -96,64 +97,64 @@ void DiskMerge::tick() {
         return;
     }
     publish();
-    const Due due = std::exchange(due_, Due::nothing);
-    Status begun;
-    if (due == Due::take_away) {
-        {
-            const std::lock_guard lock(mutex_);
-            published_.phase = "switching";
-        }
-        args_.spec.deltas.pop_back();
-        begun = args_.layers.take_top_away(
-            args_.spec, [this](Result<sys::Nanoseconds> pause) { taken_away(std::move(pause)); });
-        if (!begun.has_value()) {
-            args_.spec.deltas = args_.layers.specs();
-        }
-    } else if (due == Due::fold) {
-        begun = cancelled_.has_value() ? Status(std::move(*cancelled_)) : fold();
-    } else if (due == Due::end) {
-        {
-            const std::lock_guard lock(mutex_);
-            published_.phase = "finished";
-            published_.over = true;
-            published_.reason = std::move(reason_);
-            published_.duration = args_.clock.now() - begun_;
-        }
-        over_ = true;
-        if (args_.events.disk_move_ended) {
-            args_.events.disk_move_ended(published_.disk);
-        }
+    switch (std::exchange(due_, Due::nothing)) {
+    case Due::take_away:
+        take_away();
+        break;
+    case Due::end:
+        end();
         return;
-    }
-    if (!begun.has_value()) {
-        end_soon(std::move(begun.error()));
-        return;
+    case Due::nothing:
+        break;
     }
     if (due_ == Due::nothing) {
         alarm_->set(args_.clock.now() + tick_distance);
     }
 }
 
-void DiskMerge::publish() {
-    const block::OverlayDevice* const top = args_.layers.top();
-    const std::lock_guard lock(mutex_);
-    if (top != nullptr && published_.phase == "folding") {
-        published_.left_bytes = mapped_bytes(*top);
+void DiskMerge::take_away() {
+    {
+        const std::lock_guard lock(mutex_);
+        published_.phase = "switching";
     }
-    const bool folds = published_.phase == "folding";
-    published_.folded_bytes =
-        folded_before_ + (folds ? published_.total_bytes - published_.left_bytes : 0);
+    DiskSpec without = args_.spec;
+    without.deltas.clear();
+    Status begun = args_.layers.take_all_away(
+        without, [this](Result<sys::Nanoseconds> pause) { taken_away(std::move(pause)); });
+    if (!begun.has_value()) {
+        reason_ = std::move(begun.error());
+        soon(Due::end);
+    }
+}
+
+void DiskMerge::end() {
+    {
+        const std::lock_guard lock(mutex_);
+        published_.phase = "finished";
+        published_.over = true;
+        published_.reason = std::move(reason_);
+    }
+    over_ = true;
+    if (args_.events.disk_move_ended) {
+        args_.events.disk_move_ended(published_.disk);
+    }
+}
+
+void DiskMerge::publish() {
+    std::uint64_t left = 0;
+    for (const block::OverlayDevice* const overlay : args_.layers.overlays()) {
+        left += mapped_bytes(*overlay);
+    }
+    const std::lock_guard lock(mutex_);
+    published_.left_bytes = left;
     published_.duration = args_.clock.now() - begun_;
 }
 
 Status DiskMerge::cancel() {
-    if (over()) {
-        return Error(ErrorCode::conflict, "the merge is over already");
+    if (over() || due_ != Due::nothing || folding_ == 0) {
+        return Error(ErrorCode::conflict, "the merge of " + published_.disk + " is over already");
     }
-    cancelled_ = Error(ErrorCode::cancelled, "the merge was cancelled");
-    if (args_.layers.top() != nullptr) {
-        discard(args_.layers.top()->cancel_fold(*cancelled_), "between two, taken_away() sees it");
-    }
+    end_folds(Error(ErrorCode::cancelled, "the merge was cancelled"));
     return ok();
 }
 
@@ -177,13 +178,11 @@ std::string to_json(const DiskMergeState& state) {
                   {"base", state.base},
                   {"phase", state.phase},
                   {"deltas", state.deltas},
-                  {"merged", state.merged},
-                  {"folded_bytes", state.folded_bytes},
+                  {"total_bytes", state.total_bytes},
+                  {"left_bytes", state.left_bytes},
                   {"duration_us", microseconds(state.duration)},
                   {"safe", true}};
     if (!state.over) {
-        document["total_bytes"] = state.total_bytes;
-        document["left_bytes"] = state.left_bytes;
         return document.dump(-1, ' ', false, Json::error_handler_t::replace);
     }
     document["operation"] = "disk-merge";

@@ -1,13 +1,15 @@
 #pragma once
 
-/// The merging of a disk's deltas into its base, the youngest first, beside its guest (LS-8).
+/// The merging of a disk's deltas into its base, beside its guest (LS-8). All fold at once, each
+/// into what lies under it, which passes on what it has no cluster for; when all are empty they
+/// are taken away together.
 ///
-///     folding -> taking away -> (the next delta) .. -> over
-///        \---------\------ cancel, failure ------------/
+///     folding -> switching -> over
+///        \------- cancel, failure /
 ///
 /// After a failure, a cancel or a crash what has been folded lies in both, alike, and the document
-/// names every delta that is not empty: merging again goes on there. While it runs new clusters of
-/// the guest go below, so that what was frozen is not any more.
+/// names all the deltas: merging again goes on there. While it runs new clusters of the guest go
+/// to the base, so that what was frozen is not any more.
 ///
 /// Thread rule: the disk's loop, but for what says "any thread".
 
@@ -29,12 +31,10 @@ struct DiskMergeState {
     std::string base;
     std::string phase; ///< "folding", "switching", "finished"
     std::uint32_t deltas = 0;
-    std::uint32_t merged = 0;
-    std::uint64_t total_bytes = 0; ///< Of the delta that is being folded, in clusters.
+    std::uint64_t total_bytes = 0; ///< In clusters, when it began.
     std::uint64_t left_bytes = 0;
-    std::uint64_t folded_bytes = 0; ///< Of all.
     sys::Nanoseconds duration{0};
-    sys::Nanoseconds pause{0}; ///< The longest: requests of the guest waited.
+    sys::Nanoseconds pause{0}; ///< Requests of the guest waited for the switch.
     bool over = false;
     std::optional<Error> reason; ///< Why it came to nothing.
 };
@@ -68,22 +68,25 @@ class DiskMerge {
     [[nodiscard]] const DiskSpec& spec() const noexcept { return args_.spec; }
 
   private:
+    /// What is to happen from the loop, when nothing calls.
+    enum class Due : std::uint8_t { nothing, take_away, end };
     explicit DiskMerge(Args args);
-    [[nodiscard]] Status fold();
+    void fold_all();
     void folded(Status status);
+    void end_folds(const Error& reason);
     void taken_away(Result<sys::Nanoseconds> pause);
-    void end_soon(std::optional<Error> reason);
+    void soon(Due due);
+    void take_away();
+    void end();
     void tick();
     void publish();
 
     Args args_;
     sys::Moment begun_;
     bool abandoned_ = false;
-    std::optional<Error> cancelled_;
-    /// What is to happen from the loop, when nothing calls.
-    enum class Due : std::uint8_t { nothing, take_away, fold, end } due_ = Due::nothing;
-    std::optional<Error> reason_;
-    std::uint64_t folded_before_ = 0; ///< Of deltas that are merged.
+    std::size_t folding_ = 0; ///< Deltas.
+    Due due_ = Due::nothing;
+    std::optional<Error> reason_; ///< Why it comes to nothing; the first.
 
     std::atomic<bool> over_{false};
     mutable std::mutex mutex_;
