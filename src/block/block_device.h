@@ -56,6 +56,12 @@ struct BlockGeometry {
     std::uint32_t memory_alignment_bytes = 1;
 };
 
+/// What a device does with a request that cannot go on before somebody outside makes room for it.
+enum class Patience : std::uint8_t {
+    waits,
+    gives_back, ///< Done with ErrorCode::cancelled: not, or in part, and to be asked for again.
+};
+
 class BlockDevice {
   public:
     BlockDevice() = default;
@@ -72,6 +78,9 @@ class BlockDevice {
     [[nodiscard]] virtual std::uint32_t in_flight() const noexcept = 0;
     /// Asks the layer below whether the size has changed and returns the new geometry.
     [[nodiscard]] virtual Result<BlockGeometry> refresh() = 0;
+    /// At first a device waits. One that waits for nothing but its own storage has nothing to give
+    /// back, whatever it is told.
+    virtual void set_patience(Patience /*patience*/) {}
     /// For people: "file /srv/web1.raw".
     [[nodiscard]] virtual std::string description() const = 0;
 };

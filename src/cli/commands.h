@@ -25,7 +25,9 @@ void add_machine_commands(CLI::App& app, Invocation& invocation);   ///< run, re
 void add_inventory_commands(CLI::App& app, Invocation& invocation); ///< ps, info, events, version
 void add_control_commands(CLI::App& app, Invocation& invocation);   ///< pause, resume, stop, ...
 void add_handover_commands(CLI::App& app, Invocation& invocation);  ///< snapshot, recover, exchange
-void add_disk_commands(CLI::App& app, Invocation& invocation); ///< disk move, list, cancel, refresh
+void add_disk_commands(CLI::App& app, Invocation& invocation); ///< disk move, list, cancel, ...
+/// disk snapshot, merge, check
+void add_disk_layer_commands(CLI::App& disk, Invocation& invocation);
 void add_exchange_command(CLI::App& app, Invocation& invocation);
 void add_console_command(CLI::App& app, Invocation& invocation);
 void add_generators(CLI::App& app, Invocation& invocation); ///< completion, generate

@@ -1,6 +1,7 @@
-/// disk: move, list, cancel and refresh.
+/// disk: move, list, cancel and refresh. Snapshot, merge and check: disk_layer_commands.cpp.
 
 #include "cli/commands.h"
+#include "cli/disk_name.h"
 #include "cli/disk_text.h"
 #include "cli/export_client.h"
 #include "cli/export_commands.h"
@@ -19,12 +20,6 @@ namespace {
 
 using control::Json;
 
-/// "web1:disk0"
-struct DiskName {
-    std::string machine;
-    std::string disk;
-};
-
 Status check_disk(const std::string& disk) {
     const bool good =
         !disk.empty() &&
@@ -39,6 +34,8 @@ bool names_export(const std::string& text) {
     return text.find(':') == std::string::npos;
 }
 
+} // namespace
+
 Result<DiskName> parse_disk_name(const std::string& text) {
     const std::size_t colon = text.find(':');
     if (colon == std::string::npos) {
@@ -50,6 +47,8 @@ Result<DiskName> parse_disk_name(const std::string& text) {
     GODWIT_TRY(check_disk(name.disk));
     return name;
 }
+
+namespace {
 
 std::string path_of(const DiskName& name) {
     return "/api/v1/machines/" + name.machine + "/disks/" + name.disk + "/move";
@@ -184,19 +183,24 @@ ExitCode cancel_move(const Session& session, const std::string& text) {
         return session.fail(operation.error());
     }
     const Json report = operation->value("result", Json());
+    const bool merge = control::text_member(*operation, "kind") == "disk-merge";
     if (control::text_member(*operation, "state") != "cancelled") {
-        return conclude(session, operation, disk_move_text); // It was too late, or it failed.
+        return conclude( // It was too late, or it failed.
+            session,
+            operation,
+            merge ? disk_merge_text : disk_move_text);
     }
     session.print(report,
-                  name->disk + " of " + name->machine + " stays at '" +
-                      control::text_member(report, "source") + "'\n");
+                  merge ? name->disk + " of " + name->machine + " keeps its deltas\n"
+                        : name->disk + " of " + name->machine + " stays at '" +
+                              control::text_member(report, "source") + "'\n");
     return ExitCode::done;
 }
 
 void add_cancel(CLI::App& disk, Invocation& invocation) {
     auto name = std::make_shared<std::string>();
     CLI::App* const cancel =
-        disk.add_subcommand("cancel", "Bring a disk that moves back to where it was");
+        disk.add_subcommand("cancel", "Bring a disk that moves back, or stop its merge");
     cancel->add_option("MACHINE:DISK|EXPORT", *name, "Like web1:disk0, or an export")->required();
     cancel->footer("Examples:\n  godwit disk cancel web1:disk0");
     cancel->callback([name, &invocation] {
@@ -223,8 +227,8 @@ void add_list(CLI::App& disk, Invocation& invocation) {
     auto name = std::make_shared<std::string>();
     CLI::App* const list =
         disk.add_subcommand("list",
-                            "Show where the disks of a machine, or an export, lie and where "
-                            "they move");
+                            "Show where the disks of a machine, or an export, lie, and what is "
+                            "done to them");
     list->add_option("NAME", *name, "Name of the machine, or of an export, which goes first")
         ->required();
     list->footer("Of an export its requests are shown, too, and how long they took.\n\n"
@@ -273,6 +277,7 @@ void add_disk_commands(CLI::App& app, Invocation& invocation) {
     disk->require_subcommand(1);
     disk->fallthrough();
     add_move(*disk, invocation);
+    add_disk_layer_commands(*disk, invocation);
     add_list(*disk, invocation);
     add_cancel(*disk, invocation);
     add_refresh(*disk, invocation);

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -98,10 +99,36 @@ std::string nearly_all_below(const Json& timed) {
     return "-";
 }
 
+/// "2 deltas, 40% of 1.0 GiB"
+std::string merge_state(const Json& merge) {
+    const std::uint64_t total = number_member(merge, "total_bytes");
+    const std::uint64_t left = number_member(merge, "left_bytes");
+    return std::to_string(number_member(merge, "deltas")) + " deltas, " +
+           percent(total - std::min(left, total), total) + " of " + about(total);
+}
+
+/// "2: 120.0 MiB of 1.0 GiB, full"
+std::string deltas_state(const Json& deltas) {
+    if (!deltas.is_array() || deltas.empty()) {
+        return "-";
+    }
+    const Json& youngest = deltas.back();
+    if (member(youngest, "open") != true) {
+        return std::to_string(deltas.size()) + ", not open yet";
+    }
+    const std::string pressure = text_member(youngest, "pressure");
+    return std::to_string(deltas.size()) + ": " + about(number_member(youngest, "used_bytes")) +
+           " of " + about(number_member(youngest, "room_bytes")) +
+           (pressure == "low" ? "" : ", " + pressure);
+}
+
 } // namespace
 
 std::string disk_move_progress(const Json& operation) {
     const Json move = member(operation, "progress");
+    if (text_member(operation, "kind") == "disk-merge" && move.is_object()) {
+        return ", " + merge_state(move);
+    }
     if (text_member(operation, "kind") != "disk-move" || !move.is_object()) {
         return {};
     }
@@ -131,14 +158,45 @@ std::string disk_move_text(const Json& report) {
            choice_text(member(report, "choice"));
 }
 
+std::string disk_merge_text(const Json& report) {
+    return text_member(report, "machine") + ": " + text_member(report, "disk") + " lies in '" +
+           text_member(report, "base") + "' alone, " +
+           std::to_string(number_member(report, "deltas")) + " deltas merged in " +
+           time_of(report, "duration_us") + "; its requests waited " + time_of(report, "pause_us") +
+           "\n  folded " + about(number_member(report, "total_bytes")) + "\n";
+}
+
+std::string disk_snapshot_text(const Json& report) {
+    return text_member(report, "machine") + ": " + text_member(report, "disk") + " is frozen in '" +
+           text_member(report, "base") + "', its writes go to '" + text_member(report, "delta") +
+           "' (" + about(number_member(report, "delta_bytes")) + ")\n  snapshot " +
+           text_member(report, "snapshot") + " in " + time_of(report, "duration_us") +
+           "; its requests waited " + time_of(report, "pause_us") + "\n";
+}
+
 std::string disks_text(const Json& answer) {
-    Table table({"DISK", "SIZE", "PATH", "MOVING TO", "HOW", "DONE", "LEFT"});
+    Table table({"DISK", "SIZE", "PATH", "DELTAS", "GOING TO", "HOW", "DONE", "LEFT"});
     for (const Json& disk : member(answer, "disks")) {
         const Json move = member(disk, "move");
         const bool moves = move.is_object();
+        const std::string deltas = deltas_state(member(disk, "deltas"));
+        if (const Json merge = member(disk, "merge"); merge.is_object()) {
+            const std::uint64_t total = number_member(merge, "total_bytes");
+            const std::uint64_t left = std::min(number_member(merge, "left_bytes"), total);
+            table.add({text_member(disk, "disk"),
+                       size_text(number_member(disk, "bytes")),
+                       text_member(disk, "path"),
+                       deltas,
+                       text_member(merge, "base"),
+                       "merge, " + text_member(merge, "phase"),
+                       percent(total - left, total),
+                       about(left)});
+            continue;
+        }
         table.add({text_member(disk, "disk"),
                    size_text(number_member(disk, "bytes")),
                    text_member(disk, "path"),
+                   deltas,
                    moves ? text_member(move, "destination") : "-",
                    moves ? text_member(move, "scheme") + ", " + text_member(move, "phase") : "-",
                    moves ? percent(number_member(move, "cursor_bytes"),

@@ -1,6 +1,6 @@
 #pragma once
 
-/// How disks, and moves of them, are told to people. Any thread.
+/// How disks, and what is done to them, are told to people. Any thread.
 
 #include "control/json_text.h"
 
@@ -12,6 +12,9 @@ namespace godwit::cli {
 [[nodiscard]] std::string disk_move_progress(const control::Json& operation);
 /// The report of a move.
 [[nodiscard]] std::string disk_move_text(const control::Json& report);
+/// What came of a merge, or of a snapshot.
+[[nodiscard]] std::string disk_merge_text(const control::Json& report);
+[[nodiscard]] std::string disk_snapshot_text(const control::Json& report);
 /// The disks of a machine as godwitd lists them.
 [[nodiscard]] std::string disks_text(const control::Json& answer);
 

@@ -130,6 +130,9 @@ std::span<const Api::Route> Api::table() {
         {"GET", "/api/v1/machines/{name}/disks", &Api::disks},
         {"PUT", "/api/v1/machines/{name}/disks/{disk}/move", &Api::move_disk},
         {"DELETE", "/api/v1/machines/{name}/disks/{disk}/move", &Api::cancel_disk_move},
+        {"PUT", "/api/v1/machines/{name}/disks/{disk}/snapshot", &Api::snapshot_disk},
+        {"PUT", "/api/v1/machines/{name}/disks/{disk}/merge", &Api::merge_disk},
+        {"DELETE", "/api/v1/machines/{name}/disks/{disk}/merge", &Api::cancel_disk_move},
         {"GET", "/api/v1/machines/{name}/reports", &Api::machine_reports},
         {"POST", "/api/v1/restore", &Api::restore},
         {"PUT", "/api/v1/exchange", &Api::exchange_all},
@@ -386,6 +389,14 @@ Result<Json> read_disk_move(const Json& body) {
     return params;
 }
 
+Result<Json> read_disk_snapshot(const Json& body) {
+    JsonObject object = GODWIT_TRY(JsonObject::of(body));
+    Json params{{"delta", GODWIT_TRY(object.required_text("delta", path_bytes_max))}};
+    params["bytes"] = GODWIT_TRY(object.number("bytes", {})).value_or(0);
+    GODWIT_TRY(object.finish());
+    return params;
+}
+
 } // namespace
 
 void Api::refresh_disk(Call call) {
@@ -419,6 +430,32 @@ void Api::move_disk(Call call) {
 void Api::cancel_disk_move(Call call) {
     const Result<std::uint64_t> operation =
         supervisor_.cancel_disk_move(call.values[0], call.values[1]);
+    answer_operation(std::move(call), operation);
+}
+
+void Api::snapshot_disk(Call call) {
+    const Status good = check_disk_name(call.values[1]);
+    const Result<Json> params =
+        good.has_value() ? read_disk_snapshot(call.body) : Result<Json>(good.error());
+    if (!params.has_value()) {
+        call.fail(params.error());
+        return;
+    }
+    supervisor_.snapshot_disk(
+        call.values[0],
+        call.values[1],
+        *params,
+        Reply<Json>([reply = std::move(call.reply)](Result<Json> answer) mutable {
+            reply(answer.has_value() ? json_response(200, *answer)
+                                     : error_response(answer.error()));
+        }));
+}
+
+void Api::merge_disk(Call call) {
+    const Status good = check_disk_name(call.values[1]);
+    const Result<std::uint64_t> operation =
+        good.has_value() ? supervisor_.merge_disk(call.values[0], call.values[1])
+                         : Result<std::uint64_t>(good.error());
     answer_operation(std::move(call), operation);
 }
 

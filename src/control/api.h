@@ -92,6 +92,8 @@ class Api {
     void disks(Call call);
     void move_disk(Call call);
     void cancel_disk_move(Call call);
+    void snapshot_disk(Call call);
+    void merge_disk(Call call);
     void machine_reports(Call call);
     void restore(Call call);
     void list_operations(Call call);

@@ -32,8 +32,11 @@ Json member_of_disk(const Json& answer, const std::string& disk, const char* mem
 
 } // namespace
 
-DiskMoveRun::DiskMoveRun(Supervisor& supervisor, std::string machine, std::string disk)
-    : supervisor_(supervisor), machine_(std::move(machine)), disk_(std::move(disk)),
+DiskMoveRun::DiskMoveRun(Supervisor& supervisor,
+                         std::string machine,
+                         std::string disk,
+                         const DiskWork& work)
+    : supervisor_(supervisor), machine_(std::move(machine)), disk_(std::move(disk)), work_(work),
       last_(std::make_unique<Json>(Json::object())) {}
 
 DiskMoveRun::~DiskMoveRun() = default;
@@ -44,7 +47,7 @@ void DiskMoveRun::start(std::uint64_t operation, const Json& params) {
     safe_ = params.value("unsafe", Json()) != true;
     supervisor_.parts_.operations.set_phase(operation_, "starting");
     supervisor_.find(machine_)->owner->call(
-        "disk_move",
+        work_.method,
         params,
         start_time_max,
         Reply<Json>([weak = weak_from_this()](const Result<Json>& answer) {
@@ -86,7 +89,7 @@ void DiskMoveRun::watch() {
 Status DiskMoveRun::cancel() {
     const MachineEntry* const entry = supervisor_.find(machine_);
     if (over_ || entry == nullptr || entry->owner == nullptr) {
-        return Error(ErrorCode::conflict, "the move of " + disk_ + " is over");
+        return Error(ErrorCode::conflict, "what was done to " + disk_ + " is over");
     }
     // Too late is no error: then it ends as moved, which is told.
     entry->owner->call("cancel_disk_move", {{"disk", disk_}}, cancel_time_max, Reply<Json>());
@@ -115,16 +118,16 @@ void DiskMoveRun::looked(const Result<Json>& answer) {
     if (over_ || !answer.has_value()) {
         return;
     }
-    const Json move = member_of_disk(*answer, disk_, "move");
-    const Json last = member_of_disk(*answer, disk_, "last_move");
+    const Json move = member_of_disk(*answer, disk_, work_.member);
+    const Json last = member_of_disk(*answer, disk_, work_.last);
     if (number_member(move, "id") == id_) {
         told(move);
     } else if (number_member(last, "id") == id_) {
         finish(last);
     } else {
-        refused(Error(ErrorCode::internal,
-                      "the VMM knows nothing of this move any more; see 'godwit disk list " +
-                          machine_ + "'"));
+        refused(
+            Error(ErrorCode::internal,
+                  "the VMM knows nothing of it any more; see 'godwit disk list " + machine_ + "'"));
     }
 }
 
@@ -135,56 +138,88 @@ void DiskMoveRun::told(const Json& move) {
     supervisor_.parts_.operations.set_progress(operation_, move);
 }
 
+namespace {
+
+/// The disk as the machine's document says it; null if nobody can tell.
+Json disk_in_document(const std::string& path, const std::string& disk) {
+    const Result<std::string> text = sys::read_file(path, document_bytes_max);
+    const Result<Json> document = text.has_value() ? parse_json(*text) : Result<Json>(text.error());
+    if (!document.has_value() || !document->is_object()) {
+        return {};
+    }
+    std::size_t index = 0;
+    for (const Json& each : document->value("disks", Json::array())) {
+        if ("disk" + std::to_string(index++) == disk) {
+            return each;
+        }
+    }
+    return {};
+}
+
+} // namespace
+
 void DiskMoveRun::owner_gone() {
     if (over_) {
         return;
     }
-    const std::string destination = text_member(*last_, "destination");
-    const Result<std::string> text =
-        sys::read_file(supervisor_.parts_.run.spec_file(machine_), document_bytes_max);
-    const Result<Json> document = text.has_value() ? parse_json(*text) : Result<Json>(text.error());
-    std::string lies_at;
-    if (document.has_value() && document->is_object()) {
-        std::size_t index = 0;
-        for (const Json& disk : document->value("disks", Json::array())) {
-            if ("disk" + std::to_string(index++) == disk_) {
-                lies_at = text_member(disk, "path");
-            }
-        }
-    }
     Json report = *last_;
-    report["operation"] = "disk-move";
+    report["operation"] = work_.operation;
     report["disk"] = disk_;
-    const bool there = !destination.empty() && lies_at == destination;
-    report["outcome"] = there ? "moved" : "failed";
-    report["complete"] = there ? "destination" : safe_ ? "source" : "neither";
-    if (!there) {
-        report["reason"] = "the VMM ended while the disk was moving";
+    &work_ == &disk_move_work ? lies_at(report) : merged_into(report);
+    if (text_member(report, "outcome") != work_.done) {
+        report["outcome"] = "failed";
+        report["reason"] = "the VMM ended meanwhile";
         report["error_code"] = name_of(ErrorCode::peer_closed);
     }
     finish(std::move(report));
+}
+
+/// Of a move: the document names the side that counts.
+void DiskMoveRun::lies_at(Json& report) const {
+    const std::string destination = text_member(*last_, "destination");
+    const Json disk = disk_in_document(supervisor_.parts_.run.spec_file(machine_), disk_);
+    const bool there = !destination.empty() && text_member(disk, "path") == destination;
+    report["outcome"] = there ? "moved" : "failed";
+    report["complete"] = there ? "destination" : safe_ ? "source" : "neither";
+}
+
+/// Of a merge: the document names every delta that is not empty.
+void DiskMoveRun::merged_into(Json& report) const {
+    const Json disk = disk_in_document(supervisor_.parts_.run.spec_file(machine_), disk_);
+    const bool merged = disk.is_object() && disk.value("deltas", Json::array()).empty();
+    report["outcome"] = merged ? "merged" : "failed";
+}
+
+Error DiskMoveRun::failure(const Json& report) const {
+    const ErrorCode code = error_code_named(text_member(report, "error_code"));
+    const std::string who = disk_ + " of '" + machine_ + "' was not ";
+    const std::string reason = text_member(report, "reason");
+    if (&work_ == &disk_merge_work) {
+        return {code,
+                who + "merged: " + reason +
+                    "; its deltas stay, merge again with 'godwit disk merge " + machine_ + ":" +
+                    disk_ + "'"};
+    }
+    const std::string complete = text_member(report, "complete");
+    return {code,
+            who + "moved: " + reason + "; complete is " +
+                (complete == "source" ? "'" + text_member(report, "source") + "'"
+                                      : complete + " of both sides")};
 }
 
 void DiskMoveRun::finish(Json report) {
     report["machine"] = machine_;
     report["finished"] = time_text(supervisor_.parts_.clock.unix_nanoseconds());
     const std::string outcome = text_member(report, "outcome");
-    supervisor_.disk_move_ended(machine_, report);
+    supervisor_.disk_work_ended(machine_, report);
     const std::uint64_t operation = operation_;
     Operations& operations = supervisor_.parts_.operations;
     leave();
-    if (outcome == "moved") {
+    if (outcome == work_.done) {
         operations.succeed(operation, report);
         return;
     }
-    const std::string complete = text_member(report, "complete");
-    operations.fail(operation,
-                    Error(error_code_named(text_member(report, "error_code")),
-                          disk_ + " of '" + machine_ + "' was not moved: " +
-                              text_member(report, "reason") + "; complete is " +
-                              (complete == "source" ? "'" + text_member(report, "source") + "'"
-                                                    : complete + " of both sides")),
-                    report);
+    operations.fail(operation, failure(report), report);
 }
 
 void DiskMoveRun::refused(const Error& error) {

@@ -1,7 +1,7 @@
 #pragma once
 
-/// One move of a disk as godwitd sees it: an operation whose work is done by the machine's VMM,
-/// which goes on without us. Begun here, or found at a VMM by the next godwitd.
+/// One move, or merge, of a disk as godwitd sees it: an operation whose work is done by the
+/// machine's VMM, which goes on without us. Begun here, or found at a VMM by the next godwitd.
 ///
 ///     starting --the VMM has begun--> following --it says what became of it--> over
 ///         \--refused--> over              \--its process is gone--> over, told by the document
@@ -20,12 +20,34 @@ namespace godwit::control {
 
 class Supervisor;
 
+/// What is done to a disk, in the words of its VMM (docs/formats/vmm-control.md).
+struct DiskWork {
+    const char* operation; ///< Kind of our operation, and of the report.
+    const char* method;
+    const char* member; ///< Of a disk: how far it is.
+    const char* last;   ///< And the last report.
+    const char* done;   ///< The outcome that was wanted.
+};
+inline constexpr DiskWork disk_move_work{.operation = "disk-move",
+                                         .method = "disk_move",
+                                         .member = "move",
+                                         .last = "last_move",
+                                         .done = "moved"};
+inline constexpr DiskWork disk_merge_work{.operation = "disk-merge",
+                                          .method = "disk_merge",
+                                          .member = "merge",
+                                          .last = "last_merge",
+                                          .done = "merged"};
+
 class DiskMoveRun : public std::enable_shared_from_this<DiskMoveRun> {
   public:
-    DiskMoveRun(Supervisor& supervisor, std::string machine, std::string disk);
+    DiskMoveRun(Supervisor& supervisor,
+                std::string machine,
+                std::string disk,
+                const DiskWork& work);
     ~DiskMoveRun();
 
-    /// Has the VMM begin it; `params` as its control method "disk_move" takes them.
+    /// Has the VMM begin it; `params` as its control method takes them.
     void start(std::uint64_t operation, const Json& params);
     /// Follows one that goes on already; `move` is what the VMM says of it.
     void follow(std::uint64_t operation, const Json& move);
@@ -36,6 +58,7 @@ class DiskMoveRun : public std::enable_shared_from_this<DiskMoveRun> {
     void owner_gone();
 
     [[nodiscard]] std::uint64_t operation() const noexcept { return operation_; }
+    [[nodiscard]] const DiskWork& work() const noexcept { return work_; }
     /// Whether the source would be complete if the VMM ended now.
     [[nodiscard]] bool safe() const noexcept { return safe_; }
 
@@ -43,6 +66,9 @@ class DiskMoveRun : public std::enable_shared_from_this<DiskMoveRun> {
     void watch();
     void looked(const Result<Json>& answer);
     void told(const Json& move);
+    void lies_at(Json& report) const;
+    void merged_into(Json& report) const;
+    [[nodiscard]] Error failure(const Json& report) const;
     void finish(Json report);
     void refused(const Error& error);
     void leave();
@@ -50,6 +76,7 @@ class DiskMoveRun : public std::enable_shared_from_this<DiskMoveRun> {
     Supervisor& supervisor_;
     const std::string machine_;
     const std::string disk_;
+    const DiskWork& work_; ///< Lives for ever.
     std::uint64_t operation_ = 0;
     std::uint64_t id_ = 0;       ///< The VMM's name for it; 0: not begun.
     std::unique_ptr<Json> last_; ///< What the VMM said last; never null.

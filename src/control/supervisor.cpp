@@ -244,8 +244,20 @@ void Supervisor::vmm_event(VmmInstance& vmm, const Json& event) {
             all_->phase_reached(vmm.machine(), phase);
         }
         parts_.events.append("exchange", vmm.machine(), {{"phase", phase}});
-    } else if (type == "disk_move") {
+    } else if (type == "disk_move" || type == "disk_merge") {
         disk_move_event(vmm, event);
+    } else if (type == "disk_snapshot") {
+        parts_.events.append(type,
+                             vmm.machine(),
+                             {{"disk", text_member(event, "disk")},
+                              {"delta", text_member(event, "delta")},
+                              {"snapshot", text_member(event, "snapshot")}});
+    } else if (type == "disk_pressure") {
+        parts_.events.append(type,
+                             vmm.machine(),
+                             {{"disk", text_member(event, "disk")},
+                              {"delta", text_member(event, "delta")},
+                              {"pressure", text_member(event, "pressure")}});
     } else if (type == "rebooted") {
         parts_.events.append("rebooted", vmm.machine(), Json::object());
     } else if (type == "disk_error") {

@@ -30,6 +30,7 @@ namespace godwit::control {
 
 class BlackoutHistory;
 class DiskMoveRun;
+struct DiskWork;
 class HostDivision;
 class ExchangeAll;
 class ExchangeRun;
@@ -150,7 +151,16 @@ class Supervisor final : public VmmWatcher {
     [[nodiscard]] Result<std::uint64_t> cancel_disk_move(const std::string& name,
                                                          const std::string& disk);
 
+    /// Merges the deltas of a disk into its base while its guest uses it.
+    [[nodiscard]] Result<std::uint64_t> merge_disk(const std::string& name,
+                                                   const std::string& disk);
+
     // Short ones.
+    /// Freezes a disk; `params` as the VMM takes them, without the disk.
+    void snapshot_disk(const std::string& name,
+                       const std::string& disk,
+                       const Json& params,
+                       Reply<Json> reply);
     /// The disks of a machine, and how far they have moved.
     void disks(const std::string& name, Reply<Json> reply);
     /// The host's memory pool.
@@ -226,13 +236,18 @@ class Supervisor final : public VmmWatcher {
 
     // Disks that move (supervisor_disks.cpp).
     [[nodiscard]] std::pair<std::shared_ptr<DiskMoveRun>, std::uint64_t>
-    add_disk_move(const std::string& name, const std::string& disk);
+    add_disk_work(const std::string& name, const std::string& disk, const DiskWork& work);
+    [[nodiscard]] Result<std::uint64_t> begin_disk_work(const std::string& name,
+                                                        const std::string& disk,
+                                                        const Json& params,
+                                                        const DiskWork& work);
     void find_disk_moves(VmmInstance& vmm);
     void disk_move_event(const VmmInstance& vmm, const Json& event);
     /// The machine's owner is gone, and with it whatever moved.
     void disk_moves_gone(const std::string& name);
     [[nodiscard]] Status check_disks_complete(const std::string& name) const;
-    void disk_move_ended(const std::string& machine, const Json& report);
+    void disk_work_ended(const std::string& machine, const Json& report);
+    void reread_document(const std::string& machine);
 
     // All machines at once (supervisor_fleet.cpp).
     /// The second instance that an exchange of all machines has started, or null.

@@ -1,4 +1,4 @@
-/// Disks of running machines: where they lie, and moving them.
+/// Disks of running machines: where they lie, moving, freezing and merging them.
 
 #include "base/log.h"
 #include "control/disk_move_run.h"
@@ -14,22 +14,42 @@ namespace godwit::control {
 namespace {
 
 constexpr std::chrono::milliseconds disks_time_max{3'000};
+/// For making the delta and bringing the disk to rest: its device may have to write first.
+constexpr std::chrono::milliseconds snapshot_time_max{60'000};
 constexpr std::size_t document_bytes_max = 64 * kib;
 
 } // namespace
 
 /// Its operation, not begun by anything yet.
 std::pair<std::shared_ptr<DiskMoveRun>, std::uint64_t>
-Supervisor::add_disk_move(const std::string& name, const std::string& disk) {
-    auto run = std::make_shared<DiskMoveRun>(*this, name, disk);
+Supervisor::add_disk_work(const std::string& name, const std::string& disk, const DiskWork& work) {
+    auto run = std::make_shared<DiskMoveRun>(*this, name, disk, work);
     const std::uint64_t operation =
-        parts_.operations.begin("disk-move", name, [weak = std::weak_ptr(run)]() -> Status {
-            const auto moving = weak.lock();
-            return moving == nullptr ? Error(ErrorCode::conflict, "the move is over")
-                                     : moving->cancel();
+        parts_.operations.begin(work.operation, name, [weak = std::weak_ptr(run)]() -> Status {
+            const auto going = weak.lock();
+            return going == nullptr ? Error(ErrorCode::conflict, "it is over") : going->cancel();
         });
     disk_moves_.insert_or_assign({name, disk}, run);
     return {std::move(run), operation};
+}
+
+Result<std::uint64_t> Supervisor::begin_disk_work(const std::string& name,
+                                                  const std::string& disk,
+                                                  const Json& params,
+                                                  const DiskWork& work) {
+    GODWIT_TRY(find_idle(name));
+    if (const auto found = disk_moves_.find({name, disk}); found != disk_moves_.end()) {
+        const bool moves = &found->second->work() == &disk_move_work;
+        return Error(ErrorCode::conflict,
+                     disk + " of '" + name + "' is being " + (moves ? "moved" : "merged") +
+                         " already: wait for its end, or cancel it with 'godwit disk cancel " +
+                         name + ":" + disk + "'");
+    }
+    const auto [run, operation] = add_disk_work(name, disk, work);
+    Json asked = params;
+    asked["disk"] = disk;
+    run->start(operation, asked);
+    return operation;
 }
 
 Result<std::uint64_t>
@@ -39,19 +59,40 @@ Supervisor::move_disk(const std::string& name, const std::string& disk, const Js
         return Error(ErrorCode::invalid_argument,
                      "request: /destination is '" + destination + "': must be an absolute path");
     }
-    GODWIT_TRY(find_idle(name));
-    if (disk_moves_.contains({name, disk})) {
-        return Error(ErrorCode::conflict,
-                     disk + " of '" + name +
-                         "' is being moved already: wait for its end, or cancel it with 'godwit "
-                         "disk cancel " +
-                         name + ":" + disk + "'");
+    return begin_disk_work(name, disk, params, disk_move_work);
+}
+
+Result<std::uint64_t> Supervisor::merge_disk(const std::string& name, const std::string& disk) {
+    return begin_disk_work(name, disk, Json::object(), disk_merge_work);
+}
+
+void Supervisor::snapshot_disk(const std::string& name,
+                               const std::string& disk,
+                               const Json& params,
+                               Reply<Json> reply) {
+    const std::string delta = text_member(params, "delta");
+    const Status good = std::filesystem::path(delta).is_absolute()
+                            ? ok()
+                            : Error(ErrorCode::invalid_argument,
+                                    "request: /delta is '" + delta + "': must be an absolute path");
+    const auto entry = good.has_value() ? find_idle(name) : Result<MachineEntry*>(good.error());
+    if (!entry.has_value()) {
+        reply(entry.error());
+        return;
     }
-    const auto [run, operation] = add_disk_move(name, disk);
     Json asked = params;
     asked["disk"] = disk;
-    run->start(operation, asked);
-    return operation;
+    (*entry)->owner->call(
+        "disk_snapshot",
+        asked,
+        snapshot_time_max,
+        Reply<Json>([this, name, reply = std::move(reply)](Result<Json> answer) mutable {
+            if (answer.has_value()) {
+                reread_document(name);
+                (*answer)["machine"] = name;
+            }
+            reply(std::move(answer));
+        }));
 }
 
 Result<std::uint64_t> Supervisor::cancel_disk_move(const std::string& name,
@@ -96,7 +137,7 @@ void Supervisor::disks(const std::string& name, Reply<Json> reply) {
                 }));
 }
 
-/// Moves that another godwitd has begun, or somebody at the VMM's socket.
+/// Moves and merges that another godwitd has begun, or somebody at the VMM's socket.
 void Supervisor::find_disk_moves(VmmInstance& vmm) {
     const std::string name = vmm.machine();
     vmm.call("disks",
@@ -107,11 +148,14 @@ void Supervisor::find_disk_moves(VmmInstance& vmm) {
                      return;
                  }
                  for (const Json& disk : answer->value("disks", Json::array())) {
-                     const Json move = disk.is_object() ? disk.value("move", Json()) : Json();
-                     const std::string which = text_member(move, "disk");
-                     if (!which.empty() && !disk_moves_.contains({name, which})) {
-                         const auto [run, operation] = add_disk_move(name, which);
-                         run->follow(operation, move);
+                     for (const DiskWork* work : {&disk_move_work, &disk_merge_work}) {
+                         const Json going =
+                             disk.is_object() ? disk.value(work->member, Json()) : Json();
+                         const std::string which = text_member(going, "disk");
+                         if (!which.empty() && !disk_moves_.contains({name, which})) {
+                             const auto [run, operation] = add_disk_work(name, which, *work);
+                             run->follow(operation, going);
+                         }
                      }
                  }
              }));
@@ -120,10 +164,11 @@ void Supervisor::find_disk_moves(VmmInstance& vmm) {
 void Supervisor::disk_move_event(const VmmInstance& vmm, const Json& event) {
     const std::string disk = text_member(event, "disk");
     const std::string state = text_member(event, "state");
-    parts_.events.append(
-        "disk_move",
-        vmm.machine(),
-        {{"disk", disk}, {"state", state}, {"destination", text_member(event, "destination")}});
+    Json told{{"disk", disk}, {"state", state}};
+    if (text_member(event, "event") == "disk_move") {
+        told["destination"] = text_member(event, "destination");
+    }
+    parts_.events.append(text_member(event, "event"), vmm.machine(), std::move(told));
     const auto found = disk_moves_.find({vmm.machine(), disk});
     if (found != disk_moves_.end()) {
         const std::shared_ptr<DiskMoveRun> run = found->second;
@@ -156,7 +201,7 @@ Status Supervisor::check_disks_complete(const std::string& name) const {
     return ok();
 }
 
-void Supervisor::disk_move_ended(const std::string& machine, const Json& report) {
+void Supervisor::disk_work_ended(const std::string& machine, const Json& report) {
     history_.append(report);
     MachineEntry* const entry = find(machine);
     if (entry != nullptr) {
@@ -165,11 +210,19 @@ void Supervisor::disk_move_ended(const std::string& machine, const Json& report)
             entry->reports.pop_front();
         }
     }
-    const Json pause = report.value("pause_us", Json());
-    parts_.metrics.disk_move_ended(text_member(report, "scheme"),
-                                   text_member(report, "outcome"),
-                                   pause.is_number() ? pause.get<double>() / 1e6 : -1.0);
-    if (entry == nullptr || text_member(report, "outcome") != "moved") {
+    if (text_member(report, "operation") == disk_move_work.operation) {
+        const Json pause = report.value("pause_us", Json());
+        parts_.metrics.disk_move_ended(text_member(report, "scheme"),
+                                       text_member(report, "outcome"),
+                                       pause.is_number() ? pause.get<double>() / 1e6 : -1.0);
+    }
+    reread_document(machine);
+}
+
+/// Its VMM may have rewritten it.
+void Supervisor::reread_document(const std::string& machine) {
+    MachineEntry* const entry = find(machine);
+    if (entry == nullptr) {
         return;
     }
     const Result<std::string> text =

@@ -77,7 +77,8 @@ Result<std::unique_ptr<Machine>> Machine::build(const MachineSpec& spec,
     GODWIT_TRY(check_resources(spec, resources));
     const sys::Fd& ram = GODWIT_TRY(find_resource(resources, ram_resource_name)).get();
     auto machine = GODWIT_TRY(Impl::build(spec, ram, ram_mapping, std::move(events), clock));
-    machine->impl_->back_ends = GODWIT_TRY(BackEnds::create(spec, resources, clock));
+    machine->impl_->back_ends =
+        GODWIT_TRY(BackEnds::create(spec, resources, machine->impl_->events, clock));
     machine->impl_->resources = std::move(resources);
     return machine;
 }
@@ -111,7 +112,7 @@ Status Machine::grant(Resources resources) {
         GODWIT_TRY(memory::RamBacking::adopt(GODWIT_TRY(ram.duplicate()), m.spec.memory));
     GODWIT_TRY(m.memory->grant(backing));
     m.ram_mapping = RamMapping::shared;
-    m.back_ends = GODWIT_TRY(BackEnds::create(m.spec, m.resources, m.clock));
+    m.back_ends = GODWIT_TRY(BackEnds::create(m.spec, m.resources, m.events, m.clock));
     m.held_loops = m.back_ends->hold_loops();
     return ok();
 }

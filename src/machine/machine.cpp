@@ -14,7 +14,7 @@ Machine::~Machine() {
     // Device threads work again before their devices go: whoever held them may be another thread.
     impl_->held_loops.clear();
     if (impl_->back_ends != nullptr) {
-        impl_->back_ends->abandon_moves();
+        impl_->back_ends->abandon_disks();
     }
     discard(pause(std::chrono::hours(24)), "the machine goes anyway");
     impl_->doorbells->end();

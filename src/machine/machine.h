@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "block/move/disk_move_request.h"
+#include "machine/disk_freeze_request.h"
 #include "machine/machine_spec.h"
 #include "machine/mirror.h"
 #include "machine/stop_reason.h"
@@ -58,11 +59,15 @@ struct MachineEvents {
     /// A disk's back end failed ("disk0", what happened): told once until a request succeeds again,
     /// and of a disk that comes and goes the 1st, 2nd, 4th, 8th ... time.
     std::function<void(std::string_view disk, std::string detail)> disk_error;
-    /// A disk that is moved is about to lie at `now`: notes that for good, before the guest goes on
-    /// there. The only event that may take its time: that disk's guest requests wait.
+    /// A disk is about to lie at `now`, moved or with other deltas: notes that for good, before the
+    /// guest goes on there. The only event that may take its time: that disk's guest requests wait.
     std::function<Status(std::size_t disk, const DiskSpec& now)> disk_moved;
-    /// The move of a disk ("disk0") is over or stuck: settle_disk_moves() is due.
+    /// The move, merge or freeze of a disk ("disk0") is over, or a move stuck: settle_disks() is
+    /// due.
     std::function<void(std::string_view disk)> disk_move_ended;
+    /// A disk's delta fills up: "high", "full" (the guest's writes wait), or "low" again.
+    std::function<void(std::string_view disk, std::string_view delta, std::string_view pressure)>
+        disk_pressure;
 };
 
 /// How long devices and vCPUs may take to come to rest, unless said otherwise.
@@ -229,19 +234,32 @@ class Machine {
     /// Begins to move a disk while the guest uses it. The machine is not saved before the move is
     /// over and settled. The value names the move in disks_json().
     [[nodiscard]] Result<std::uint64_t> start_disk_move(const block::DiskMoveRequest& request);
-    /// Brings a disk back to where it was; conflict when it is too late.
+    /// Brings a disk back to where it was, or ends a merge where it is; conflict when it is too
+    /// late.
     [[nodiscard]] Status cancel_disk_move(std::string_view disk);
-    /// A move that is not settled.
+    /// Freezes a disk: from now on what the guest writes goes to a new delta. `frozen` comes once
+    /// that is settled, within settle_disks(), unless an error is returned here.
+    using DiskFrozen = std::move_only_function<void(Result<DiskFreezeReport>)>;
+    [[nodiscard]] Status freeze_disk(const DiskFreezeRequest& request, DiskFrozen frozen);
+    /// Begins to merge all deltas of a disk into its base. The value names it in disks_json().
+    [[nodiscard]] Result<std::uint64_t> start_disk_merge(std::string_view disk);
+    /// A move, a merge or a freeze that is not settled.
+    enum class DiskWork : std::uint8_t { move, merge, freeze };
     struct DiskMoving {
+        DiskWork work = DiskWork::move;
         std::string disk;
-        std::string destination;
+        std::string destination; ///< Of a move.
         bool stuck = false; ///< Neither side is complete, and it does not get better by itself.
         bool safe = true;   ///< The source is complete should this process end now.
     };
     [[nodiscard]] std::vector<DiskMoving> disks_moving() const;
-    /// Of moves that are over: the machine's description and resources say where the disk lies now,
-    /// the other side is closed, and a destination that was made in vain goes. Names their disks.
-    std::vector<std::string> settle_disk_moves();
+    /// Of what is over: the machine's description and resources say where the disk lies now, what
+    /// is not needed any more is closed, and a file that was made in vain, or is merged, goes.
+    struct DiskSettled {
+        std::string disk;
+        DiskWork work = DiskWork::move;
+    };
+    std::vector<DiskSettled> settle_disks();
     /// JSON array: where each disk lies, its size, its present and last move.
     [[nodiscard]] std::string disks_json() const;
     /// Target size of the balloon in bytes (multiple of 4096).

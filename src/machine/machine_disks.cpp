@@ -1,4 +1,5 @@
-/// Disks that move to another place while the guest uses them.
+/// Disks that move to another place while the guest uses them, and what is told of disks. Freezing
+/// and merging: machine_layers.cpp.
 
 #include "base/log.h"
 #include "block/move/disk_move.h"
@@ -11,9 +12,7 @@
 
 namespace godwit::machine {
 
-namespace {
-
-Result<std::size_t> index_of(const MachineSpec& spec, std::string_view disk) {
+Result<std::size_t> Machine::Impl::disk_index(std::string_view disk) const {
     for (std::size_t i = 0; i < spec.disks.size(); ++i) {
         if (disk_resource_name(i) == disk) {
             return i;
@@ -23,17 +22,53 @@ Result<std::size_t> index_of(const MachineSpec& spec, std::string_view disk) {
                  "the machine has no disk '" + std::string(disk.substr(0, 40)) + "'");
 }
 
+Status Machine::Impl::check_disk_idle(std::size_t index) const {
+    const std::string name = disk_resource_name(index);
+    if (!ready || ended) {
+        return Error(ErrorCode::conflict,
+                     "only a disk of a machine with a guest is moved, frozen or merged");
+    }
+    const DiskBackEnd& back_end = back_ends->disk(index);
+    if (back_end.move != nullptr) {
+        return Error(ErrorCode::conflict,
+                     name + " is being moved to '" + back_end.move->destination_path() +
+                         "' already: wait for its end or cancel it");
+    }
+    if (back_end.merge != nullptr || back_end.freeze != nullptr) {
+        return Error(ErrorCode::conflict,
+                     name + (back_end.merge != nullptr
+                                 ? " is being merged: wait for its end or cancel it"
+                                 : " is being frozen: wait for its end"));
+    }
+    if (spec.disks[index].read_only) {
+        return Error(ErrorCode::unsupported,
+                     name + " is attached for reading only, and such a disk is neither moved nor "
+                            "frozen: copy its image");
+    }
+    return ok();
+}
+
 /// Every image the machine has, by name.
-Result<std::vector<block::OwnImage>> images_of(const MachineSpec& spec,
-                                               const Resources& resources) {
+Result<std::vector<block::OwnImage>> Machine::Impl::own_images() const {
     std::vector<block::OwnImage> images;
-    for (std::size_t i = 0; i < spec.disks.size(); ++i) {
-        std::string name = disk_resource_name(i);
+    const auto add = [&](std::string name) -> Status {
         const sys::Fd& image = GODWIT_TRY(find_resource(resources, name)).get();
         images.push_back({.name = std::move(name), .image = &image});
+        return ok();
+    };
+    // Bases first: an image is found by its disk's index.
+    for (std::size_t i = 0; i < spec.disks.size(); ++i) {
+        GODWIT_TRY(add(disk_resource_name(i)));
+    }
+    for (std::size_t i = 0; i < spec.disks.size(); ++i) {
+        for (std::size_t delta = 0; delta < spec.disks[i].deltas.size(); ++delta) {
+            GODWIT_TRY(add(delta_resource_name(i, delta)));
+        }
     }
     return images;
 }
+
+namespace {
 
 /// A disk that lies elsewhere now.
 DiskSpec moved(DiskSpec spec, const block::ImagePlace& now) {
@@ -56,23 +91,11 @@ hooks_for(const MachineEvents& events, std::size_t index, const DiskSpec& spec) 
 Result<std::uint64_t> Machine::start_disk_move(const block::DiskMoveRequest& request) {
     Impl& m = *impl_;
     GODWIT_TRY(block::validate(request));
-    const std::size_t index = GODWIT_TRY(index_of(m.spec, request.disk));
-    if (!m.ready || m.ended) {
-        return Error(ErrorCode::conflict, "only a disk of a machine with a guest is moved");
-    }
+    const std::size_t index = GODWIT_TRY(m.disk_index(request.disk));
+    GODWIT_TRY(m.check_disk_idle(index));
     const DiskSpec& spec = m.spec.disks[index];
     DiskBackEnd& back_end = m.back_ends->disk(index);
-    if (back_end.move != nullptr) {
-        return Error(ErrorCode::conflict,
-                     request.disk + " is being moved to '" + back_end.move->destination_path() +
-                         "' already: wait for its end or cancel it");
-    }
-    if (spec.read_only) {
-        return Error(ErrorCode::unsupported,
-                     request.disk + " is attached for reading only, and such a disk is not moved: "
-                                    "copy its image");
-    }
-    const std::vector<block::OwnImage> own = GODWIT_TRY(images_of(m.spec, m.resources));
+    const std::vector<block::OwnImage> own = GODWIT_TRY(m.own_images());
     sys::EventLoop& loop = back_end.thread->loop();
     block::BlockGeometry geometry;
     loop.run_and_wait([&] { geometry = back_end.moving->geometry(); });
@@ -106,14 +129,17 @@ Result<std::uint64_t> Machine::start_disk_move(const block::DiskMoveRequest& req
 
 Status Machine::cancel_disk_move(std::string_view disk) {
     Impl& m = *impl_;
-    const std::size_t index = GODWIT_TRY(index_of(m.spec, disk));
-    block::DiskMove* const move =
-        m.back_ends == nullptr ? nullptr : m.back_ends->disk(index).move.get();
-    if (move == nullptr) {
-        return Error(ErrorCode::not_found, std::string(disk) + " is not being moved");
+    const std::size_t index = GODWIT_TRY(m.disk_index(disk));
+    DiskBackEnd* const back_end = m.back_ends == nullptr ? nullptr : &m.back_ends->disk(index);
+    if (back_end == nullptr || (back_end->move == nullptr && back_end->merge == nullptr)) {
+        return Error(ErrorCode::not_found,
+                     std::string(disk) + " is being neither moved nor merged");
     }
     Status cancelled;
-    m.back_ends->disk_loop(index).run_and_wait([&] { cancelled = move->cancel(); });
+    m.back_ends->disk_loop(index).run_and_wait([&] {
+        cancelled =
+            back_end->move != nullptr ? back_end->move->cancel() : back_end->merge->cancel();
+    });
     return cancelled;
 }
 
@@ -121,40 +147,58 @@ std::vector<Machine::DiskMoving> Machine::disks_moving() const {
     std::vector<DiskMoving> moving;
     const Impl& m = *impl_;
     for (std::size_t i = 0; m.back_ends != nullptr && i < m.back_ends->disk_count(); ++i) {
-        if (const block::DiskMove* const move = m.back_ends->disk(i).move.get(); move != nullptr) {
-            moving.push_back({.disk = move->name(),
-                              .destination = move->destination_path(),
-                              .stuck = move->stranded(),
-                              .safe = move->state().safe});
+        const DiskBackEnd& back_end = m.back_ends->disk(i);
+        if (back_end.move != nullptr) {
+            moving.push_back({.work = DiskWork::move,
+                              .disk = back_end.move->name(),
+                              .destination = back_end.move->destination_path(),
+                              .stuck = back_end.move->stranded(),
+                              .safe = back_end.move->state().safe});
+        } else if (back_end.merge != nullptr || back_end.freeze != nullptr) {
+            moving.push_back(
+                {.work = back_end.merge != nullptr ? DiskWork::merge : DiskWork::freeze,
+                 .disk = disk_resource_name(i),
+                 .destination = {}});
         }
     }
     return moving;
 }
 
-std::vector<std::string> Machine::settle_disk_moves() {
+void Machine::Impl::settle_move(std::size_t i) {
+    DiskBackEnd& back_end = back_ends->disk(i);
+    const block::DiskMoveState state = back_end.move->state();
+    last_moves[i] = to_json(state);
+    block::DiskDestination destination = back_end.move->take_destination();
+    if (state.report->outcome == block::MoveOutcome::moved) {
+        spec.disks[i] = moved(spec.disks[i], back_end.move->place());
+        const auto resource = std::ranges::find(resources, disk_resource_name(i), &Resource::name);
+        resource->fd = std::move(destination).keep(); // Closes the old image and its lock.
+    } else {
+        destination.remove();
+    }
+    log::info("disk_move_ended",
+              {{"disk", state.disk}, {"report", std::string_view(last_moves[i])}});
+    back_end.thread->loop().run_and_wait([&] { back_end.move.reset(); });
+}
+
+std::vector<Machine::DiskSettled> Machine::settle_disks() {
     Impl& m = *impl_;
-    std::vector<std::string> settled;
+    std::vector<DiskSettled> settled;
     m.last_moves.resize(m.spec.disks.size());
+    m.last_merges.resize(m.spec.disks.size());
     for (std::size_t i = 0; i < m.spec.disks.size(); ++i) {
-        DiskBackEnd& back_end = m.back_ends->disk(i);
-        if (back_end.move == nullptr || !back_end.move->over()) {
-            continue;
+        const DiskBackEnd& back_end = m.back_ends->disk(i);
+        const std::string name = disk_resource_name(i);
+        if (back_end.move != nullptr && back_end.move->over()) {
+            m.settle_move(i);
+            settled.push_back({.disk = name, .work = DiskWork::move});
+        } else if (back_end.merge != nullptr && back_end.merge->over()) {
+            m.settle_merge(i);
+            settled.push_back({.disk = name, .work = DiskWork::merge});
+        } else if (back_end.freeze != nullptr && back_end.freeze->ended.load()) {
+            m.settle_freeze(i);
+            settled.push_back({.disk = name, .work = DiskWork::freeze});
         }
-        const block::DiskMoveState state = back_end.move->state();
-        m.last_moves[i] = to_json(state);
-        block::DiskDestination destination = back_end.move->take_destination();
-        if (state.report->outcome == block::MoveOutcome::moved) {
-            m.spec.disks[i] = moved(m.spec.disks[i], back_end.move->place());
-            const auto resource =
-                std::ranges::find(m.resources, disk_resource_name(i), &Resource::name);
-            resource->fd = std::move(destination).keep(); // Closes the old image and its lock.
-        } else {
-            destination.remove();
-        }
-        log::info("disk_move_ended",
-                  {{"disk", state.disk}, {"report", std::string_view(m.last_moves[i])}});
-        back_end.thread->loop().run_and_wait([&] { back_end.move.reset(); });
-        settled.push_back(state.disk);
     }
     return settled;
 }
@@ -173,7 +217,20 @@ std::string Machine::disks_json() const {
                   {"direct", spec.direct},
                   {"bytes", m.devices == nullptr ? 0 : m.devices->disk_bytes(i)},
                   {"move", nullptr},
-                  {"last_move", nullptr}};
+                  {"last_move", nullptr},
+                  {"deltas", Json::array()},
+                  {"merge", nullptr},
+                  {"last_merge", nullptr}};
+        if (m.back_ends != nullptr) {
+            const DiskBackEnd& back_end = m.back_ends->disk(i);
+            disk["deltas"] = Json::parse(to_json(back_end.layers->deltas()));
+            if (back_end.merge != nullptr) {
+                disk["merge"] = Json::parse(to_json(back_end.merge->state()));
+            }
+        }
+        if (i < m.last_merges.size() && !m.last_merges[i].empty()) {
+            disk["last_merge"] = Json::parse(m.last_merges[i]);
+        }
         if (move != nullptr) {
             disk["move"] = Json::parse(to_json(move->state()));
         }

@@ -3,6 +3,7 @@
 /// The parts of a Machine, in the order they must outlive each other. Private to src/machine; built
 /// by build.cpp, state in machine_state.cpp, running in machine_run.cpp.
 
+#include "block/move/disk_destination.h"
 #include "bus/pci/pci_bus.h"
 #include "kvm/kvm.h"
 #include "machine/address_map.h"
@@ -38,6 +39,8 @@ struct Machine::Impl {
     const sys::Clock& clock;
     Resources resources;                 ///< Duplicates for a handover; what devices use, they own.
     std::vector<std::string> last_moves; ///< JSON of each disk's last move; empty: none.
+    std::vector<std::string> last_merges;
+    std::vector<DiskFrozen> frozen; ///< Of each disk's freeze that is not settled.
 
     RamMapping ram_mapping = RamMapping::shared;
     std::shared_ptr<memory::GuestMemory> memory;
@@ -82,6 +85,15 @@ struct Machine::Impl {
 
     /// The guest has ended: tells once, and keeps every vCPU out. Any thread.
     void stop(StopReason reason, std::string detail);
+    // machine_disks.cpp
+    [[nodiscard]] Result<std::size_t> disk_index(std::string_view disk) const;
+    /// Whether something may be begun with it.
+    [[nodiscard]] Status check_disk_idle(std::size_t index) const;
+    [[nodiscard]] Result<std::vector<block::OwnImage>> own_images() const;
+    void settle_move(std::size_t disk);
+    // machine_layers.cpp
+    void settle_merge(std::size_t disk);
+    void settle_freeze(std::size_t disk);
     [[nodiscard]] platform::Platform::Args platform_args();
     [[nodiscard]] DeviceSet::Args device_args();
     [[nodiscard]] static Result<std::unique_ptr<Machine>> build(const MachineSpec& spec,

@@ -56,6 +56,7 @@ Status Machine::start() {
     m.platform->wake();
     m.devices->wake();
     m.devices_awake = true;
+    m.back_ends->open_layers();
     if (std::exchange(m.announce_due, false)) {
         m.devices->announce();
     }
@@ -66,7 +67,14 @@ Status Machine::start() {
 Status Machine::quiesce_devices(std::chrono::milliseconds limit) {
     Impl& m = *impl_;
     if (m.devices_awake) {
-        GODWIT_TRY(m.devices->quiesce_until(m.clock.now() + limit));
+        const sys::Moment deadline = m.clock.now() + limit;
+        GODWIT_TRY(m.devices->quiesce_until(deadline));
+        // What deltas do not say by now a successor, or the next start, would not find.
+        Status committed = m.back_ends->commit_layers(deadline);
+        if (!committed.has_value()) {
+            m.devices->wake();
+            return committed;
+        }
         m.platform->quiesce();
         m.devices_awake = false;
     }

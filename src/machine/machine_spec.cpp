@@ -163,9 +163,21 @@ std::string_view name_of(memory::RamKind kind) {
 
 constexpr std::uint16_t automatic_queues_max = 8;
 
+std::vector<DeltaSpec> deltas_from(const Json& object) {
+    std::vector<DeltaSpec> deltas;
+    for (const Json& each : object.value("deltas", Json::array())) {
+        DeltaSpec& delta = deltas.emplace_back();
+        take(each, "path", delta.path);
+        take(each, "snapshot", delta.snapshot);
+        take(each, "direct", delta.direct);
+    }
+    return deltas;
+}
+
 DiskSpec disk_from(const Json& object, std::size_t index, std::uint32_t vcpus) {
     DiskSpec disk;
     take(object, "path", disk.path);
+    disk.deltas = deltas_from(object);
     take(object, "read_only", disk.read_only);
     take(object, "serial", disk.serial);
     take(object, "queues", disk.queues);
@@ -229,6 +241,26 @@ MachineSpec spec_from(const Json& document) {
     return spec;
 }
 
+Status check_deltas(const MachineSpec& spec) {
+    std::size_t deltas = 0;
+    for (std::size_t i = 0; i < spec.disks.size(); ++i) {
+        const DiskSpec& disk = spec.disks[i];
+        const std::string pointer = "/disks/" + std::to_string(i) + "/deltas";
+        deltas += disk.deltas.size();
+        if (disk.read_only && !disk.deltas.empty()) {
+            return bad_value(pointer,
+                             std::to_string(disk.deltas.size()) + " deltas",
+                             "a disk that is attached for reading only has none");
+        }
+        if (deltas > deltas_max) {
+            return bad_value(pointer,
+                             std::to_string(deltas) + " deltas so far",
+                             "a machine has at most " + std::to_string(deltas_max));
+        }
+    }
+    return ok();
+}
+
 /// What one value cannot tell alone.
 Status cross_check(const MachineSpec& spec) {
     const bool is_file = spec.memory.kind == memory::RamKind::file;
@@ -252,6 +284,7 @@ Status cross_check(const MachineSpec& spec) {
                          "a machine with " + std::to_string(devices) + " devices",
                          "its PCI bus has " + std::to_string(devices_max) + " slots");
     }
+    GODWIT_TRY(check_deltas(spec));
     for (std::size_t i = 0; i < spec.nets.size(); ++i) {
         for (std::size_t j = 0; j < i; ++j) {
             if (spec.nets[i].tap == spec.nets[j].tap) {
@@ -315,6 +348,10 @@ std::string to_json(const MachineSpec& spec) {
                                      {"queues", disk.queues},
                                      {"queue_size", disk.queue_size},
                                      {"direct", disk.direct}});
+        for (const DeltaSpec& delta : disk.deltas) { // Older builds do not know the key.
+            document["disks"].back()["deltas"].push_back(
+                {{"path", delta.path}, {"snapshot", delta.snapshot}, {"direct", delta.direct}});
+        }
     }
     for (const NetSpec& net : spec.nets) {
         document["nets"].push_back(

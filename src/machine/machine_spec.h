@@ -17,6 +17,9 @@ namespace godwit::machine {
 inline constexpr std::uint32_t vcpus_max = 64;
 inline constexpr std::size_t disks_max = 24;
 inline constexpr std::size_t nets_max = 8;
+/// Of one disk, and of all of a machine: each is a descriptor that goes along in an exchange.
+inline constexpr std::size_t deltas_per_disk_max = 8;
+inline constexpr std::size_t deltas_max = 64;
 inline constexpr std::size_t command_line_bytes_max = 2047;
 inline constexpr std::size_t spec_json_bytes_max = std::size_t{64} * 1024;
 
@@ -26,8 +29,17 @@ struct KernelSpec {
     std::string command_line;
 };
 
+/// What was written to a disk since it was frozen (block/overlay/overlay_device.h).
+struct DeltaSpec {
+    std::string path;
+    std::string snapshot; ///< 32 hexadecimal digits: which delta has to lie there.
+    bool direct = true;   ///< O_DIRECT
+    friend bool operator==(const DeltaSpec&, const DeltaSpec&) = default;
+};
+
 struct DiskSpec {
     std::string path;
+    std::vector<DeltaSpec> deltas = {}; ///< Over `path`, the oldest first; the last is written.
     bool read_only = false;
     std::string serial;       ///< At most 20 bytes; empty: "disk<index>".
     std::uint16_t queues = 1; ///< 1..64; 0 in the document means one per vCPU, at most 8.

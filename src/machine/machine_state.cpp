@@ -187,6 +187,17 @@ std::vector<std::string> Machine::save_blockers() const {
         blockers.emplace_back("the guest has stopped by itself: start the machine anew");
     }
     for (const DiskMoving& move : disks_moving()) {
+        if (move.work == DiskWork::merge) {
+            blockers.push_back(move.disk +
+                               " is being merged: wait for its end, or stop it with 'godwit disk "
+                               "cancel " +
+                               m.spec.name + ":" + move.disk + "', and merge again afterwards");
+            continue;
+        }
+        if (move.work == DiskWork::freeze) {
+            blockers.push_back("a snapshot of " + move.disk + " is being made: wait for its end");
+            continue;
+        }
         blockers.push_back(move.disk + " is moving to '" + move.destination +
                            "': wait for its end, or cancel it with 'godwit disk cancel " +
                            m.spec.name + ":" + move.disk + "'");

@@ -12,6 +12,10 @@ std::string disk_resource_name(std::size_t disk) {
     return "disk" + std::to_string(disk);
 }
 
+std::string delta_resource_name(std::size_t disk, std::size_t delta) {
+    return disk_resource_name(disk) + ".delta" + std::to_string(delta);
+}
+
 std::string net_resource_name(std::size_t net, std::size_t queue_pair) {
     return "net" + std::to_string(net) + "." + std::to_string(queue_pair);
 }
@@ -23,6 +27,9 @@ std::vector<std::string> resource_names(const MachineSpec& spec) {
     }
     for (std::size_t i = 0; i < spec.disks.size(); ++i) {
         names.push_back(disk_resource_name(i));
+        for (std::size_t delta = 0; delta < spec.disks[i].deltas.size(); ++delta) {
+            names.push_back(delta_resource_name(i, delta));
+        }
     }
     for (std::size_t i = 0; i < spec.nets.size(); ++i) {
         for (std::size_t pair = 0; pair < spec.nets[i].queue_pairs; ++pair) {
@@ -77,6 +84,13 @@ Result<Resources> open_resources_except_ram(const MachineSpec& spec) {
             {disk_resource_name(i),
              GODWIT_TRY(block::open_image(disk.path,
                                           {.read_only = disk.read_only, .direct = disk.direct}))});
+        for (std::size_t delta = 0; delta < disk.deltas.size(); ++delta) {
+            const DeltaSpec& spec_of = disk.deltas[delta];
+            resources.push_back(
+                {delta_resource_name(i, delta),
+                 GODWIT_TRY(block::open_image(spec_of.path,
+                                              {.read_only = false, .direct = spec_of.direct}))});
+        }
     }
     for (std::size_t i = 0; i < spec.nets.size(); ++i) {
         const NetSpec& net = spec.nets[i];

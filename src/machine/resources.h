@@ -16,6 +16,8 @@ inline constexpr std::string_view ram_resource_name = "ram";
 /// tell the next godwitd where its memory is.
 inline constexpr std::string_view pool_table_resource_name = "pool_table";
 [[nodiscard]] std::string disk_resource_name(std::size_t disk);
+/// "disk0.delta1"
+[[nodiscard]] std::string delta_resource_name(std::size_t disk, std::size_t delta);
 [[nodiscard]] std::string net_resource_name(std::size_t net, std::size_t queue_pair);
 
 /// The names of all resources of such a machine, in order.

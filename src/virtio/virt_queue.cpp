@@ -159,6 +159,30 @@ void VirtQueue::keep_record(InflightRing record) {
     state_.next_available = static_cast<std::uint16_t>(state_.next_used + again_.size());
 }
 
+void VirtQueue::put_back(const Chain& chain) {
+    GODWIT_ASSERT(outstanding_ > 0);
+    --outstanding_;
+    again_.insert(again_.begin(), chain.head);
+}
+
+Status VirtQueue::take_given_back(std::span<const std::uint16_t> heads) {
+    // Each was taken from the ring and is not used yet.
+    const auto out = static_cast<std::uint16_t>(state_.next_available - state_.next_used);
+    if (heads.size() > out || out > state_.size) {
+        return broken("more chains were given back than the driver has offered", heads.size());
+    }
+    std::vector<std::uint16_t> sorted(heads.begin(), heads.end());
+    std::ranges::sort(sorted);
+    if (!sorted.empty() && sorted.back() >= state_.size) {
+        return broken("a chain was given back that does not exist", sorted.back());
+    }
+    if (std::ranges::adjacent_find(sorted) != sorted.end()) {
+        return broken("a chain was given back twice", *std::ranges::adjacent_find(sorted));
+    }
+    again_.assign(heads.rbegin(), heads.rend());
+    return ok();
+}
+
 bool VirtQueue::has_available() const noexcept {
     if (!again_.empty()) {
         return true;

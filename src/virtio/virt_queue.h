@@ -76,6 +76,16 @@ class VirtQueue {
     /// The next chain the driver offers, into `chain`; false if there is none. An error leaves the
     /// queue as it was; the device stops serving it.
     [[nodiscard]] Result<bool> pop(Chain& chain);
+    /// A chain that was popped before and not pushed: it is popped again, after others of that kind
+    /// and before what is new. Its successor knows it from given_back().
+    void put_back(const Chain& chain);
+    /// Heads that wait to be popped again, the next one first.
+    [[nodiscard]] std::vector<std::uint16_t> given_back() const {
+        return {again_.rbegin(), again_.rend()};
+    }
+    /// The same of the queue this one continues. Before anything else; corrupt if a driver cannot
+    /// have offered them.
+    [[nodiscard]] Status take_given_back(std::span<const std::uint16_t> heads);
     /// Puts the last popped chain back; the next pop returns it again. Only before any push of it.
     void undo_pop() noexcept;
     /// True if the driver offers something (cheap look at the available index).

@@ -1,5 +1,6 @@
-/// Moves of the machine's disks. They do not take the job's place: the machine can be paused,
-/// stopped and asked meanwhile, but not saved or handed over.
+/// Moves of the machine's disks, and what they have in common with merges (disk_layers.cpp). They
+/// do not take the job's place: the machine can be paused, stopped and asked meanwhile, but not
+/// saved or handed over.
 
 #include "base/log.h"
 #include "vmm/service.h"
@@ -14,11 +15,17 @@ using nlohmann::json;
 
 } // namespace
 
-Result<json> Service::start_disk_move(const json& params) {
+/// Whether something may be begun with a disk.
+Status Service::check_disk_work() const {
     GODWIT_TRY(check_owner());
     if (confined_ || ending_ || reboot_pending_) {
         return Error(ErrorCode::busy, "the machine is being handed over, rebooted or ended");
     }
+    return ok();
+}
+
+Result<json> Service::start_disk_move(const json& params) {
+    GODWIT_TRY(check_disk_work());
     const block::DiskMoveRequest request = GODWIT_TRY(block::parse_disk_move_request(
         params.dump(-1, ' ', false, json::error_handler_t::replace)));
     GODWIT_TRY(document_.ensure(machine_->spec()));
@@ -46,7 +53,7 @@ json Service::disks_json(const json& params) const {
         if (!wanted.is_null() && disk["disk"] != wanted) {
             continue;
         }
-        for (const char* move : {"move", "last_move"}) {
+        for (const char* move : {"move", "last_move"}) { // Others tell no reasons.
             if (wanted.is_null() && disk[move].is_object()) {
                 disk[move].erase("choice");
             }
@@ -68,18 +75,23 @@ void Service::cancel_disk_moves() {
     }
 }
 
-/// What ended moves have changed; between jobs, which may be reading it.
+/// What ended moves, merges and freezes have changed; between jobs, which may be reading it.
 void Service::take_over_disks() {
     if (role_ != Role::owner || !machine_) {
         return;
     }
-    for (const std::string& disk : machine_->settle_disk_moves()) {
-        control_->broadcast({{"event", "disk_move"}, {"disk", disk}, {"state", "ended"}});
+    for (const machine::Machine::DiskSettled& settled : machine_->settle_disks()) {
+        if (settled.work != machine::Machine::DiskWork::freeze) { // Tells by itself.
+            const bool move = settled.work == machine::Machine::DiskWork::move;
+            control_->broadcast({{"event", move ? "disk_move" : "disk_merge"},
+                                 {"disk", settled.disk},
+                                 {"state", "ended"}});
+        }
     }
 }
 
 /// On the loop's thread, when a move has ended or got stuck.
-void Service::settle_disk_moves() {
+void Service::settle_disks() {
     if (!machine_ || !job_name_.empty()) {
         return; // job_done() comes here.
     }

@@ -30,6 +30,11 @@ Status DocumentFile::set_disk(std::size_t disk, const machine::DiskSpec& now) {
     }
     document["disks"][disk]["path"] = now.path;
     document["disks"][disk]["direct"] = now.direct;
+    document["disks"][disk].erase("deltas");
+    for (const machine::DeltaSpec& delta : now.deltas) {
+        document["disks"][disk]["deltas"].push_back(
+            {{"path", delta.path}, {"snapshot", delta.snapshot}, {"direct", delta.direct}});
+    }
     const std::string rewritten =
         document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
     GODWIT_TRY(machine::parse_machine_spec(rewritten).with_context("the document rewritten"));

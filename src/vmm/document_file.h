@@ -1,7 +1,8 @@
 #pragma once
 
 /// The machine's document in its run directory, as godwitd left it: rewritten when a disk has
-/// moved, so that whoever reads it finds the disk. Any thread; locked by itself.
+/// moved or its deltas are others, so that whoever reads it finds the disk. Any thread; locked by
+/// itself.
 
 #include "base/result.h"
 #include "machine/machine_spec.h"

@@ -43,6 +43,27 @@ TEST(DocumentFile, only_the_disk_changes) {
     EXPECT_EQ(folder.read(), expected) << "what is there stays";
 }
 
+TEST(DocumentFile, deltas_come_and_go_with_the_disk) {
+    const Folder folder;
+    DocumentFile document(folder.file());
+    ASSERT_TRUE(document.ensure(machine_with_two_disks()).has_value());
+    const nlohmann::json before = folder.read();
+    machine::DiskSpec disk{.path = "/b"};
+    disk.deltas.push_back({.path = "/d", .snapshot = std::string(32, 'a'), .direct = false});
+    ASSERT_TRUE(document.set_disk(1, disk).has_value());
+    const auto spec = machine::parse_machine_spec(folder.read().dump());
+    ASSERT_TRUE(spec.has_value());
+    EXPECT_EQ(spec->disks[1].deltas, disk.deltas);
+    EXPECT_EQ(spec->disks[1].serial, "keep me");
+    const auto again = machine::parse_machine_spec(machine::to_json(*spec));
+    EXPECT_EQ(again->disks[1].deltas, disk.deltas);
+    disk.deltas.front().snapshot = "no";
+    EXPECT_FALSE(document.set_disk(1, disk).has_value());
+    disk.deltas.clear();
+    ASSERT_TRUE(document.set_disk(1, disk).has_value());
+    EXPECT_EQ(folder.read(), before);
+}
+
 TEST(DocumentFile, what_makes_no_sense_is_left_alone) {
     const Folder folder;
     DocumentFile document(folder.file());

@@ -27,7 +27,7 @@ void Service::job_done() {
     take_over_disks(); // One whose move ended meanwhile had to wait.
     if (disks_move() && (ending_ || reboot_pending_)) {
         cancel_disk_moves();
-        return; // settle_disk_moves() goes on.
+        return; // settle_disks() goes on.
     }
     if (ending_) {
         finish();

@@ -306,6 +306,11 @@ void Service::handle(ControlServer::Request request) {
     } else if (method == "disk_move") {
         const auto started = start_disk_move(request.params);
         started.has_value() ? reply.result(*started) : reply.error(started.error());
+    } else if (method == "disk_snapshot") {
+        freeze_disk(request);
+    } else if (method == "disk_merge") {
+        const auto started = start_disk_merge(request.params);
+        started.has_value() ? reply.result(*started) : reply.error(started.error());
     } else if (method == "cancel_disk_move") {
         answer(reply, cancel_disk_move(request.params));
     } else if (method == "disks") {

@@ -287,7 +287,11 @@ machine::MachineEvents Service::machine_events() {
             return document_.set_disk(disk, now);
         },
         .disk_move_ended =
-            [this](std::string_view /*disk*/) { loop_->post([this] { settle_disk_moves(); }); },
+            [this](std::string_view /*disk*/) { loop_->post([this] { settle_disks(); }); },
+        .disk_pressure =
+            [this](std::string_view disk, std::string_view delta, std::string_view pressure) {
+                tell_pressure(disk, delta, pressure);
+            },
     };
 }
 
@@ -357,7 +361,7 @@ void Service::end(int exit_code) {
     }
     ending_ = true;
     if (disks) {
-        cancel_disk_moves(); // settle_disk_moves() finishes.
+        cancel_disk_moves(); // settle_disks() finishes.
     }
     cancel_.request();
     if (peer_) {

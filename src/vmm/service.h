@@ -98,13 +98,21 @@ class Service {
     [[nodiscard]] Status leave_partition(const ControlServer::Request& request);
 
     // Disks that move (disk_moves.cpp).
+    [[nodiscard]] Status check_disk_work() const;
     [[nodiscard]] Result<nlohmann::json> start_disk_move(const nlohmann::json& params);
     [[nodiscard]] Status cancel_disk_move(const nlohmann::json& params);
     [[nodiscard]] nlohmann::json disks_json(const nlohmann::json& params) const;
     [[nodiscard]] bool disks_move() const;
     void cancel_disk_moves();
     void take_over_disks();
-    void settle_disk_moves();
+    void settle_disks();
+
+    // Disks that are frozen and merged (disk_layers.cpp).
+    void freeze_disk(const ControlServer::Request& request);
+    [[nodiscard]] Status begin_freeze(const ControlServer::Request& request);
+    [[nodiscard]] Result<nlohmann::json> start_disk_merge(const nlohmann::json& params);
+    /// Any thread.
+    void tell_pressure(std::string_view disk, std::string_view delta, std::string_view pressure);
 
     // Long work (jobs.cpp).
     void start_exchange(ControlServer::Request request);

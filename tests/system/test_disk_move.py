@@ -8,62 +8,32 @@ import fcntl
 import json
 import os
 import pathlib
-import select
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
-from vmm_harness import BEACON, BIN, Console, ControlError, MachineTest, parse_line
+from disk_harness import BIN, DISK_BYTES, DISK_MIB, END_S, LOAD, DaemonDiskTest, DiskTest
+from vmm_harness import ControlError, parse_line
 
 import beacon_disk  # Found by the harness.
 
 SCHEMES = ("dbt", "mirror", "lr", "slr", "aio", "tiered")
-DISK_MIB = 64
-DISK_BYTES = DISK_MIB << 20
-LOAD = f"disk=journal disk_pattern=random disk_qd=4 disk_flush=16 disk_span={DISK_MIB}M disk_rate=1000 report_ms=200"
 # Slow enough that a move is found half-way for some seconds.
 SLOW = 16 << 20
-# Only bounds for tests that fail: everything waits for events.
-END_S = 60
 
 
-class DiskMoveTest(MachineTest):
+class DiskMoveTest(DiskTest):
     """A machine without godwitd."""
-
-    def begin(self, load=LOAD, **more):
-        self.source = self.disk("source.raw", DISK_MIB)
-        vmm = self.start(self.document(load, disks=[self.source], vcpus=1, memory_mebibytes=64, **more))
-        console = self.console()
-        self.addCleanup(console.socket.close)
-        console.read_until("report", 30)
-        return vmm, console
-
-    def disk_of(self, vmm):
-        return vmm.call("disks", disk="disk0")["disks"][0]
 
     def move(self, vmm, destination, scheme, **more):
         vmm.call("disk_move", disk="disk0", destination=str(destination), scheme=scheme, **more)
 
-    def wait_event(self, vmm, state):
-        """The next event of a disk's move with this state; older ones are forgotten."""
-        while True:
-            for index, event in enumerate(vmm.events):
-                if event["event"] == "disk_move" and event["state"] == state:
-                    del vmm.events[:index + 1]
-                    return event
-            readable, _, _ = select.select([vmm.socket], [], [], END_S)
-            self.assertTrue(readable, f"no event '{state}'")
-            message = json.loads(vmm.socket.recv(1 << 20))
-            self.assertIn("event", message)
-            vmm.events.append(message)
-
     def ended(self, vmm):
-        self.wait_event(vmm, "ended")
+        self.wait_event(vmm, "disk_move", "ended")
         return self.disk_of(vmm)["last_move"]
 
     def half_way(self, vmm):
@@ -85,25 +55,6 @@ class DiskMoveTest(MachineTest):
         document = json.loads((self.directory / "machines/m/spec.json").read_text())
         self.assertEqual(document["disks"][0]["path"], str(destination))
         return report
-
-    def finish(self, vmm, console, image, size=DISK_BYTES):
-        """The guest's last word about its disk is true of the image, read offline."""
-        console.type("stop")
-        final, _ = console.read_until("final", 60)
-        self.assertTrue(final["ok"], final)
-        self.assertEqual(final["disk"]["errors"], 0, final)
-        self.assertEqual(vmm.wait_end(), 0)
-        result = beacon_disk.scan(str(image), 4096, int(final["disk"]["run"], 16))
-        beacon_disk.compare(result, final)
-        self.assertEqual(result["violations"], [])
-        self.assertGreater(result["blocks"], 100)
-        with open(image, "rb") as file:
-            self.assertEqual(file.seek(0, os.SEEK_END), size)
-
-    def unlocked(self, image):
-        """Nobody has the image open any more."""
-        with open(image, "r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def test_each_scheme_there_and_back(self):
         pauses = {}
@@ -276,7 +227,7 @@ class DiskMoveTest(MachineTest):
         self.move(vmm, places[0], "aio", limit_bytes_per_second=SLOW)
         ended = set()
         while len(ended) < 2:
-            ended.add(self.wait_event(vmm, "ended")["disk"])
+            ended.add(self.wait_event(vmm, "disk_move", "ended")["disk"])
         document = json.loads((self.directory / "machines/m/spec.json").read_text())
         self.assertEqual([disk["path"] for disk in document["disks"]], [str(place) for place in places])
         self.assertEqual([disk["path"] for disk in vmm.call("disks")["disks"]], [str(place) for place in places])
@@ -321,49 +272,8 @@ class DiskMoveTest(MachineTest):
         self.finish(vmm, console, self.source)
 
 
-class DaemonTest(unittest.TestCase):
+class DaemonTest(DaemonDiskTest):
     """The same through the command line and godwitd."""
-
-    def setUp(self):
-        self.root = pathlib.Path(tempfile.mkdtemp(prefix="gwt-", dir="/tmp"))
-        self.run_dir = self.root / "r"
-        self.environment = dict(os.environ, GODWIT_RUN_DIR=str(self.run_dir), GODWITD=str(BIN / "godwitd"))
-        self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
-        self.daemon = None
-        self.start_daemon()
-        self.addCleanup(self.end_daemon)
-        self.source = self.root / "source.raw"
-        with open(self.source, "wb") as file:
-            file.truncate(DISK_BYTES)
-        self.godwit("run", "web1", "--kernel", str(BEACON), "--cmdline", LOAD, "--cpus", "1", "--memory", "64M",
-                    "--disk", str(self.source))
-        self.addCleanup(self.godwit, "stop", "web1", "--force", good=False)
-        self.console = Console(self.run_dir / "machines/web1/console-serial.sock")
-        self.addCleanup(self.console.socket.close)
-        self.console.read_until("report", 30)
-
-    def start_daemon(self):
-        reader, writer = os.pipe()
-        with open(self.root / "godwitd.log", "ab") as log:
-            self.daemon = subprocess.Popen([BIN / "godwitd", "--ready-fd", str(writer)], env=self.environment,
-                                           pass_fds=[writer], stderr=log)
-        os.close(writer)
-        with os.fdopen(reader) as pipe:
-            self.assertEqual(json.loads(pipe.readline()).get("ok"), True)
-
-    def end_daemon(self):
-        self.daemon.kill()
-        self.daemon.wait()
-
-    def godwit(self, *words, good=True):
-        ended = subprocess.run([BIN / "godwit", *words], env=self.environment, capture_output=True, text=True,
-                               timeout=END_S, check=False)
-        if good:
-            self.assertEqual(ended.returncode, 0, ended.stderr)
-        return ended
-
-    def json(self, *words):
-        return json.loads(self.godwit(*words, "--json").stdout)
 
     def begin_move(self, *words):
         return subprocess.Popen([BIN / "godwit", "disk", "move", "web1:disk0", *words], env=self.environment,
@@ -380,14 +290,6 @@ class DaemonTest(unittest.TestCase):
                 return move
             time.sleep(0.05)  # There is no event for a part.
         raise AssertionError("the copy does not get on")
-
-    def finish(self, image):
-        self.console.type("stop")
-        final, _ = self.console.read_until("final", 60)
-        self.assertTrue(final["ok"], final)
-        result = beacon_disk.scan(str(image), 4096, int(final["disk"]["run"], 16))
-        beacon_disk.compare(result, final)
-        self.assertEqual(result["violations"], [])
 
     def test_move_is_told_and_remembered(self):
         there = self.root / "there.raw"

@@ -47,6 +47,14 @@ Result<bool> ensure_file(const DestinationWish& wish) {
         sys::open(wish.path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, image_mode);
     if (!made.has_value()) {
         if (made.error().os_errno() == EEXIST) {
+            std::error_code error;
+            if (wish.existing == Existing::devices &&
+                !std::filesystem::is_block_file(wish.path, error)) {
+                return Error(ErrorCode::already_exists,
+                             "'" + wish.path +
+                                 "' exists already: name a file that does not, or "
+                                 "a block device");
+            }
             return false;
         }
         if (made.error().os_errno() == ENOENT || made.error().os_errno() == ENOTDIR) {
@@ -119,11 +127,15 @@ Result<DiskDestination> DiskDestination::open(const DestinationWish& wish) {
     return DiskDestination(wish.path, std::move(opened.image), opened.direct, created);
 }
 
-void DiskDestination::remove() {
+bool is_same_object(const sys::Fd& image, const std::string& path) {
     struct stat mine{};
     struct stat there{};
-    if (!created_ || !image_.valid() || ::fstat(image_.raw(), &mine) != 0 ||
-        ::lstat(path_.c_str(), &there) != 0 || !same_object(mine, there)) {
+    return image.valid() && ::fstat(image.raw(), &mine) == 0 &&
+           ::lstat(path.c_str(), &there) == 0 && same_object(mine, there);
+}
+
+void DiskDestination::remove() {
+    if (!created_ || !is_same_object(image_, path_)) {
         return;
     }
     if (::unlink(path_.c_str()) != 0) {

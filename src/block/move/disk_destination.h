@@ -1,7 +1,7 @@
 #pragma once
 
-/// The place a disk is moved to: a file that is made for it, or a file or block device that is
-/// there already, open under its lock. Control thread.
+/// The place a disk is moved to, or what is written to it from now on: a file that is made for it,
+/// or a file or block device that is there already, open under its lock. Control thread.
 
 #include "base/result.h"
 #include "sys/fd.h"
@@ -18,13 +18,20 @@ struct OwnImage {
     const sys::Fd* image = nullptr;
 };
 
+/// What may be there already.
+enum class Existing : std::uint8_t { anything, devices };
+
 struct DestinationWish {
     std::string path;
     std::uint64_t bytes = 0;               ///< Of the disk.
     std::uint32_t logical_block_bytes = 0; ///< That the guest knows.
     bool direct = true;                    ///< O_DIRECT if the place can do it.
     std::span<const OwnImage> own;         ///< Which it must not be.
+    Existing existing = Existing::anything;
 };
+
+/// Whether both are the same file or block device.
+[[nodiscard]] bool is_same_object(const sys::Fd& image, const std::string& path);
 
 class DiskDestination {
   public:

@@ -231,6 +231,15 @@ Status DeltaFile::flush() {
 
 namespace {
 
+/// A cluster takes its own bytes and, with slack, two journal blocks in 252 twice.
+std::uint64_t bytes_per_slot(std::uint32_t cluster_bytes) noexcept {
+    return cluster_bytes + 4 * delta_block_bytes / delta_entries_max + 1;
+}
+
+std::uint64_t fixed_bytes(std::uint32_t cluster_bytes) noexcept {
+    return delta_journal_offset + 40 * delta_block_bytes + cluster_bytes;
+}
+
 Result<std::uint64_t> new_journal_id() {
     std::array<std::byte, sizeof(std::uint64_t)> bytes{};
     GODWIT_TRY(sys::system_random().random_bytes(bytes));
@@ -238,6 +247,23 @@ Result<std::uint64_t> new_journal_id() {
 }
 
 } // namespace
+
+std::string to_text(const SnapshotId& id) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    std::string text;
+    for (const std::byte byte : id) {
+        text += digits[std::to_integer<std::size_t>(byte >> 4U)];
+        text += digits[std::to_integer<std::size_t>(byte & std::byte{15})];
+    }
+    return text;
+}
+
+std::uint64_t delta_bytes_for(std::uint64_t disk_bytes, std::uint32_t cluster_bytes) {
+    const std::uint64_t slots = std::min(
+        delta_slots_max, std::max(slots_min, (disk_bytes + cluster_bytes - 1) / cluster_bytes));
+    return round_up(fixed_bytes(cluster_bytes) + slots * bytes_per_slot(cluster_bytes),
+                    delta_block_bytes);
+}
 
 Status create_delta(DeltaStorage& storage, const DeltaOptions& options) {
     DeltaHeader header{.cluster_bytes = options.cluster_bytes,
@@ -249,12 +275,10 @@ Status create_delta(DeltaStorage& storage, const DeltaOptions& options) {
         GODWIT_TRY(sys::system_random().random_bytes(header.snapshot_id));
     }
     const std::uint64_t room = GODWIT_TRY(storage.bytes());
-    // A cluster takes its own bytes and, with slack, two journal blocks in 252 twice.
-    const std::uint64_t per_slot =
-        options.cluster_bytes + 4 * delta_block_bytes / delta_entries_max + 1;
-    const std::uint64_t fixed =
-        delta_journal_offset + 40 * delta_block_bytes + options.cluster_bytes;
-    header.slots = room <= fixed ? 0 : std::min(delta_slots_max, (room - fixed) / per_slot);
+    const std::uint64_t fixed = fixed_bytes(options.cluster_bytes);
+    header.slots = room <= fixed ? 0
+                                 : std::min(delta_slots_max,
+                                            (room - fixed) / bytes_per_slot(options.cluster_bytes));
     if (header.slots < slots_min) {
         return Error(ErrorCode::resource_exhausted,
                      "a disk delta of " + std::to_string(room) + " bytes has no room for " +
@@ -270,9 +294,7 @@ Status create_delta(DeltaStorage& storage, const DeltaOptions& options) {
     return storage.flush();
 }
 
-namespace {
-
-Result<DeltaHeader> read_header(DeltaStorage& storage) {
+Result<DeltaHeader> read_delta_header(DeltaStorage& storage) {
     DeltaBlock block{};
     Result<DeltaHeader> best = corrupt("no header");
     for (const std::uint64_t place : {std::uint64_t{0}, delta_block_bytes}) {
@@ -292,6 +314,8 @@ Result<DeltaHeader> read_header(DeltaStorage& storage) {
     }
     return best;
 }
+
+namespace {
 
 Status apply(const DeltaEntry& entry, DeltaState& state) {
     const std::uint64_t clusters = state.map.clusters();
@@ -321,7 +345,7 @@ Status apply(const DeltaEntry& entry, DeltaState& state) {
 }
 
 Result<DeltaState> read_delta(DeltaStorage& storage) {
-    DeltaHeader header = GODWIT_TRY(read_header(storage));
+    DeltaHeader header = GODWIT_TRY(read_delta_header(storage));
     DeltaState state{
         .header = header, .map = DeltaMap(header.clusters()), .used = BlockSet(header.slots)};
     DeltaBlock block{};

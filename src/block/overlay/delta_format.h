@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace godwit::block {
@@ -29,6 +30,8 @@ inline constexpr std::uint32_t delta_cluster_bytes_max = 1U << 20U;
 inline constexpr std::uint64_t delta_clusters_max = std::uint64_t{1} << 30U;
 
 using SnapshotId = std::array<std::byte, 16>;
+/// 32 hexadecimal digits.
+[[nodiscard]] std::string to_text(const SnapshotId& id);
 
 struct DeltaHeader {
     std::uint32_t cluster_bytes = 16 * 1024;
@@ -99,6 +102,9 @@ class DeltaFile final : public DeltaStorage {
     const sys::Fd& file_;
 };
 
+/// What a delta takes that holds every cluster of such a disk.
+[[nodiscard]] std::uint64_t delta_bytes_for(std::uint64_t disk_bytes, std::uint32_t cluster_bytes);
+
 struct DeltaOptions {
     std::uint64_t disk_bytes = 0;
     std::uint32_t cluster_bytes = 16 * 1024;
@@ -109,6 +115,9 @@ struct DeltaOptions {
 /// Lays a new delta into all the room there is. Writes two blocks, its header and zeros in the
 /// other one's place (LS-1). resource_exhausted if it holds not even 16 clusters.
 [[nodiscard]] Status create_delta(DeltaStorage& storage, const DeltaOptions& options);
+
+/// The header that counts; corrupt as well if storage is smaller than it says.
+[[nodiscard]] Result<DeltaHeader> read_delta_header(DeltaStorage& storage);
 
 /// What an opened delta says. Its checkpoint has been made.
 struct DeltaState {

@@ -21,16 +21,17 @@ struct World {
     World() {
         auto below = std::make_unique<SimulatedDisk>(medium, time, testing::SimulatedDiskOptions{});
         auto faults = GODWIT_MUST(FaultDevice::create(std::move(below), time)); // Simulated alarms.
-        disk = GODWIT_MUST(LayeredDevice::create(std::move(faults), time));     // Simulated alarms.
+        disk = GODWIT_MUST(LayeredDevice::create(std::move(faults), time, {})); // Simulated alarms.
     }
     /// The layers go, and a new disk over the same medium comes.
     void change() {
         const Status begun = disk->change(
-            [this](std::unique_ptr<BlockDevice> old) -> std::unique_ptr<BlockDevice> {
-                old.reset();
+            [this](std::unique_ptr<BlockDevice>& layers) -> Status {
+                layers.reset();
                 ++changes;
-                return std::make_unique<SimulatedDisk>(
+                layers = std::make_unique<SimulatedDisk>(
                     medium, time, testing::SimulatedDiskOptions{.name = "new layers"});
+                return ok();
             },
             [this](Status status) { changed.emplace(std::move(status)); });
         GODWIT_ASSERT(begun.has_value());

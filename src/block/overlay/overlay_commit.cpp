@@ -75,7 +75,7 @@ void OverlayDevice::commit_step() {
         }
         [[fallthrough]];
     case CommitStage::base:
-        base_flush_due_ = base_flush_due_ && stage_ != CommitStage::base;
+        base_flush_due_ = base_flush_due_ && (stage_ != CommitStage::base || base_flush_always_);
         clear_folded();
         if (header_due_) {
             stage_ = CommitStage::checkpoint_flush;
@@ -163,7 +163,11 @@ void OverlayDevice::mark_durable(const DeltaEntry& entry) {
 void OverlayDevice::clear_folded() {
     for (const DeltaEntry& entry : committing_) {
         for (std::uint32_t i = 0; entry.slot == DeltaMap::none && i < entry.count; ++i) {
-            state_.map.clear(entry.cluster + i);
+            // Others were cleared before, by a commit that failed then, and may be new again.
+            if (fold_commits_ && fold_claim_.range.overlaps(
+                                     {.first = entry.cluster + i, .end = entry.cluster + i + 1})) {
+                state_.map.clear(entry.cluster + i);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 #include "block/segments.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -11,6 +12,13 @@ namespace godwit::block {
 namespace {
 /// Clusters written for the first time by one transfer.
 constexpr std::uint64_t new_clusters_max = 64;
+/// Clusters that one part of a request may be about: what is looked at for each part.
+constexpr std::uint64_t run_clusters_max = 256;
+
+bool is_out_of_space(const Status& status) {
+    return !status.has_value() &&
+           (status.error().os_errno() == ENOSPC || status.error().os_errno() == EDQUOT);
+}
 } // namespace
 
 Result<std::unique_ptr<OverlayDevice>> OverlayDevice::create(std::unique_ptr<BlockDevice> base,
@@ -19,13 +27,27 @@ Result<std::unique_ptr<OverlayDevice>> OverlayDevice::create(std::unique_ptr<Blo
                                                              sys::AlarmClock& clock,
                                                              const OverlayOptions& options,
                                                              Hooks hooks) {
-    if (base->geometry().bytes != state.header.disk_bytes) {
+    const BlockGeometry geometry = base->geometry();
+    auto made = GODWIT_TRY(create_over(
+        geometry, std::move(delta), std::move(state), clock, options, std::move(hooks)));
+    made->put_over(std::move(base));
+    return made;
+}
+
+Result<std::unique_ptr<OverlayDevice>>
+OverlayDevice::create_over(const BlockGeometry& base,
+                           std::unique_ptr<BlockDevice> delta,
+                           DeltaState state,
+                           sys::AlarmClock& clock,
+                           const OverlayOptions& options,
+                           Hooks hooks) {
+    if (base.bytes != state.header.disk_bytes) {
         return Error(ErrorCode::conflict,
                      "the delta is of a disk of " + std::to_string(state.header.disk_bytes) +
-                         " bytes, the base has " + std::to_string(base->geometry().bytes));
+                         " bytes, the base has " + std::to_string(base.bytes));
     }
     if (delta->geometry().read_only ||
-        base->geometry().logical_block_bytes % delta->geometry().logical_block_bytes != 0) {
+        base.logical_block_bytes % delta->geometry().logical_block_bytes != 0) {
         return Error(ErrorCode::unsupported, "the delta's device does not take the disk's blocks");
     }
     if (options.low_water_percent > options.high_water_percent ||
@@ -33,7 +55,7 @@ Result<std::unique_ptr<OverlayDevice>> OverlayDevice::create(std::unique_ptr<Blo
         return Error(ErrorCode::invalid_argument, "water marks rise, up to 100 percent");
     }
     std::unique_ptr<OverlayDevice> made(new OverlayDevice(
-        std::move(base), std::move(delta), std::move(state), clock, options, std::move(hooks)));
+        base, std::move(delta), std::move(state), clock, options, std::move(hooks)));
     if (made->metadata_.size() == 0 || made->fold_buffer_.size() == 0 ||
         made->rewrite_buffer_.size() == 0) {
         return Error(ErrorCode::resource_exhausted, "no memory for a delta's metadata");
@@ -42,17 +64,17 @@ Result<std::unique_ptr<OverlayDevice>> OverlayDevice::create(std::unique_ptr<Blo
     return made;
 }
 
-OverlayDevice::OverlayDevice(std::unique_ptr<BlockDevice> base,
+OverlayDevice::OverlayDevice(const BlockGeometry& base,
                              std::unique_ptr<BlockDevice> delta,
                              DeltaState state,
                              sys::AlarmClock& clock,
                              const OverlayOptions& options,
                              Hooks hooks)
-    : clock_(clock), options_(options), hooks_(std::move(hooks)), base_(std::move(base)),
-      delta_(std::move(delta)), state_(std::move(state)), geometry_(base_->geometry()),
-      last_journal_id_(state_.header.journal_id), durable_journal_index_(state_.journal_index),
-      base_flush_due_(!base_->geometry().read_only), metadata_(delta_block_bytes),
-      rewrite_buffer_(state_.header.cluster_bytes), fold_buffer_(state_.header.cluster_bytes) {
+    : clock_(clock), options_(options), hooks_(std::move(hooks)), delta_(std::move(delta)),
+      state_(std::move(state)), geometry_(base), last_journal_id_(state_.header.journal_id),
+      durable_journal_index_(state_.journal_index), base_flush_due_(!base.read_only),
+      metadata_(delta_block_bytes), rewrite_buffer_(state_.header.cluster_bytes),
+      fold_buffer_(state_.header.cluster_bytes) {
     geometry_.read_only = false;
     geometry_.can_write_zeroes = delta_->geometry().can_write_zeroes;
 }
@@ -104,7 +126,7 @@ void OverlayDevice::submit(BlockRequest& request) {
     ++in_flight_;
     if (!validate(request, geometry_).has_value() || request.operation == BlockOperation::discard) {
         at_once_.push(request);
-        alarm_->set(clock_.now());
+        set_alarm();
         return;
     }
     Operation& operation = take_operation(request);
@@ -171,7 +193,9 @@ std::uint64_t OverlayDevice::run_at(std::uint64_t place,
     const std::uint64_t first = place / cluster_bytes();
     slot = state_.map.slot(first);
     std::uint64_t end = cluster_end(first);
-    for (std::uint64_t cluster = first + 1; end < place + bytes; ++cluster) {
+    for (std::uint64_t cluster = first + 1;
+         end < place + bytes && cluster < first + run_clusters_max;
+         ++cluster) {
         const std::uint32_t expected =
             slot == DeltaMap::none ? slot : slot + static_cast<std::uint32_t>(cluster - first);
         if (state_.map.slot(cluster) != expected) {
@@ -307,8 +331,7 @@ void OverlayDevice::part_done(BlockRequest& part, Status status) noexcept {
         return;
     }
     if (!status.has_value()) {
-        // A slot that was to be new is lost until the delta is opened again: never a wrong one.
-        device.finish(operation, std::move(status));
+        device.part_failed(operation, std::move(status));
     } else if (operation.filling) {
         device.filled(operation);
     } else {
@@ -317,7 +340,37 @@ void OverlayDevice::part_done(BlockRequest& part, Status status) noexcept {
     device.kick();
 }
 
+void OverlayDevice::part_failed(Operation& operation, Status status) {
+    const bool change = changes_data(operation.part.operation);
+    if (change && operation.on_base && is_out_of_space(status)) {
+        // The delta takes it after all.
+        discard(cancel_fold(std::move(status.error())), "it may be over already");
+        folding_ = false;
+        step(operation);
+        return;
+    }
+    if (change && !operation.on_base && is_out_of_space(status)) {
+        if (operation.new_count > 0) {
+            state_.used.remove({.first = operation.new_slot,
+                                .end = std::uint64_t{operation.new_slot} + operation.new_count});
+            next_slot_ = std::min<std::uint64_t>(next_slot_, operation.new_slot);
+            operation.new_count = 0;
+        }
+        note_full_storage();
+        wait_for_room(operation);
+        return;
+    }
+    // A slot that was to be new is lost until the delta is opened again: never a wrong one.
+    finish(operation, std::move(status));
+}
+
 void OverlayDevice::part_over(Operation& operation) {
+    const bool written = changes_data(operation.part.operation);
+    if (written && !operation.on_base && std::exchange(storage_full_, false)) {
+        storage_at_.reset();
+        note_pressure();
+        wake_waiting();
+    }
     if (operation.new_count > 0) {
         for (std::uint32_t i = 0; i < operation.new_count; ++i) {
             state_.map.set(
@@ -337,86 +390,6 @@ void OverlayDevice::part_over(Operation& operation) {
                              (operation.needs_commit || !pending_.empty() || !committing_.empty());
     operation.done_bytes += operation.part_bytes;
     step(operation);
-}
-
-// --- room ---
-
-/// The caller has seen that there is room.
-std::uint32_t OverlayDevice::allocate(std::uint32_t wanted, std::uint32_t& count) {
-    const BlockRange gap = state_.used.next_gap({.first = next_slot_, .end = state_.header.slots});
-    GODWIT_ASSERT(!gap.empty());
-    count = static_cast<std::uint32_t>(std::min<std::uint64_t>(wanted, gap.count()));
-    state_.used.add({.first = gap.first, .end = gap.first + count});
-    next_slot_ = gap.first + count;
-    note_pressure();
-    return static_cast<std::uint32_t>(gap.first);
-}
-
-/// Whether the change has to wait for room, or for its turn when there is little left (LS-6).
-bool OverlayDevice::must_wait(Operation& operation) {
-    const std::uint64_t used = state_.used.count();
-    if (used >= state_.header.slots) {
-        waiting_.push_back(&operation);
-        return true;
-    }
-    const std::uint64_t high = state_.header.slots * options_.high_water_percent / 100;
-    if (used < high || operation.paced) {
-        return false;
-    }
-    operation.paced = true;
-    const double fullness =
-        static_cast<double>(used - high + 1) / static_cast<double>(state_.header.slots - high + 1);
-    paced_.push_back(
-        {.due = clock_.now() + sys::Nanoseconds(static_cast<std::int64_t>(
-                                   static_cast<double>(options_.throttle_max.count()) * fullness)),
-         .operation = &operation});
-    alarm_->set(std::ranges::min_element(paced_, {}, &Paced::due)->due);
-    return true;
-}
-
-void OverlayDevice::wake_waiting() {
-    for (Operation* operation : std::exchange(waiting_, {})) {
-        step(*operation);
-    }
-    kick();
-}
-
-void OverlayDevice::note_pressure() {
-    const std::uint64_t used = state_.used.count();
-    const std::uint64_t slots = state_.header.slots;
-    DeltaPressure now = pressure_;
-    if (used >= slots) {
-        now = DeltaPressure::full;
-    } else if (used * 100 >= slots * options_.high_water_percent) {
-        now = DeltaPressure::high;
-    } else if (used * 100 < slots * options_.low_water_percent) {
-        now = DeltaPressure::low;
-    }
-    if (std::exchange(pressure_, now) != now && hooks_.pressure) {
-        hooks_.pressure(now);
-    }
-}
-
-void OverlayDevice::ring() {
-    while (BlockRequest* const request = at_once_.try_pop()) {
-        --in_flight_;
-        request->done(*request, validate(*request, geometry_));
-    }
-    const sys::Moment now = clock_.now();
-    std::vector<Operation*> due;
-    std::erase_if(paced_, [&](const Paced& paced) {
-        if (paced.due <= now) {
-            due.push_back(paced.operation);
-        }
-        return paced.due <= now;
-    });
-    for (Operation* operation : due) {
-        step(*operation);
-    }
-    if (!paced_.empty()) {
-        alarm_->set(std::ranges::min_element(paced_, {}, &Paced::due)->due);
-    }
-    kick();
 }
 
 OverlayStatus OverlayDevice::status() const noexcept {

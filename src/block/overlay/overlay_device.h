@@ -7,9 +7,11 @@
 ///   alone (LS-7). Overlapping changes are done in the order they came.
 /// - Above the high-water mark each new cluster waits a little, more the fuller it is; when the
 ///   delta is full, changes that need one wait until fold() makes room: never an error (LS-6).
+/// - A delta whose storage is full counts as full, and is tried again now and then.
 /// - fold() brings everything back into the base (LS-8), beside the guest's requests: from then on
 ///   new clusters go to the base at once. It may be interrupted by a crash anywhere and begun
-///   again.
+///   again. One that is cancelled or fails leaves new clusters to
+///   the delta again, as before it.
 ///
 /// Discards are hints and do nothing. Thread rule: as BlockDevice.
 
@@ -61,6 +63,15 @@ class OverlayDevice final : public BlockDevice {
            sys::AlarmClock& clock,
            const OverlayOptions& options,
            Hooks hooks);
+    /// Over a base that put_over() gives it before it is used.
+    [[nodiscard]] static Result<std::unique_ptr<OverlayDevice>>
+    create_over(const BlockGeometry& base,
+                std::unique_ptr<BlockDevice> delta,
+                DeltaState state,
+                sys::AlarmClock& clock,
+                const OverlayOptions& options,
+                Hooks hooks);
+    void put_over(std::unique_ptr<BlockDevice> base) noexcept { base_ = std::move(base); }
     OverlayDevice(const OverlayDevice&) = delete;
     OverlayDevice& operator=(const OverlayDevice&) = delete;
     /// Nothing of the guest may be in flight.
@@ -70,7 +81,14 @@ class OverlayDevice final : public BlockDevice {
     /// success the delta is empty and the base complete and durable. Conflict while it goes on.
     /// After a failure it may be called again.
     [[nodiscard]] Status fold(std::function<void(Status)> folded);
+    /// Ends a fold where it is; `folded` comes with `reason`. not_found without one.
+    [[nodiscard]] Status cancel_fold(Error reason);
     [[nodiscard]] OverlayStatus status() const noexcept;
+    [[nodiscard]] const DeltaHeader& header() const noexcept { return state_.header; }
+    /// Whether the delta says everything that was written, durably.
+    [[nodiscard]] bool committed() const noexcept {
+        return stage_ == CommitStage::none && pending_.empty();
+    }
     /// After a fold that succeeded, with nothing in flight: the base, which is the disk again.
     [[nodiscard]] std::unique_ptr<BlockDevice> take_base();
 
@@ -79,6 +97,7 @@ class OverlayDevice final : public BlockDevice {
     void kick() override;
     [[nodiscard]] std::uint32_t in_flight() const noexcept override { return in_flight_; }
     [[nodiscard]] Result<BlockGeometry> refresh() override { return geometry_; }
+    void set_patience(Patience patience) override;
     [[nodiscard]] std::string description() const override {
         return "delta over " + base_->description();
     }
@@ -119,7 +138,7 @@ class OverlayDevice final : public BlockDevice {
         header_flush,
     };
 
-    OverlayDevice(std::unique_ptr<BlockDevice> base,
+    OverlayDevice(const BlockGeometry& base,
                   std::unique_ptr<BlockDevice> delta,
                   DeltaState state,
                   sys::AlarmClock& clock,
@@ -143,16 +162,21 @@ class OverlayDevice final : public BlockDevice {
     void fill(Operation& operation, std::uint64_t cluster, std::uint64_t bytes);
     void filled(Operation& operation);
     void part_over(Operation& operation);
+    void part_failed(Operation& operation, Status status);
     /// Bytes from `place` on that are mapped as one run; `slot` its first, or none.
     [[nodiscard]] std::uint64_t
     run_at(std::uint64_t place, std::uint64_t bytes, std::uint32_t& slot) const noexcept;
     [[nodiscard]] std::uint64_t cluster_end(std::uint64_t cluster) const noexcept;
 
-    // Room.
+    // overlay_room.cpp
     [[nodiscard]] std::uint32_t allocate(std::uint32_t wanted, std::uint32_t& count);
     [[nodiscard]] bool must_wait(Operation& operation);
+    void wait_for_room(Operation& operation);
     void wake_waiting();
+    void give_waiting_back();
     void note_pressure();
+    void note_full_storage();
+    void set_alarm();
     void ring();
 
     // overlay_commit.cpp
@@ -185,6 +209,7 @@ class OverlayDevice final : public BlockDevice {
     // overlay_fold.cpp
     void fold_on();
     void fold_batch();
+    void release_fold_claim();
     void fold_copy();
     void fold_part_done();
     void submit_fold(BlockDevice& device, BlockOperation operation, std::uint64_t offset);
@@ -211,7 +236,10 @@ class OverlayDevice final : public BlockDevice {
     // Room.
     std::uint64_t next_slot_ = 0; ///< None is free before it.
     DeltaPressure pressure_ = DeltaPressure::low;
-    std::vector<Operation*> waiting_; ///< For room.
+    Patience patience_ = Patience::waits;
+    std::vector<Operation*> waiting_;       ///< For room.
+    bool storage_full_ = false;             ///< The delta's, when it was written last.
+    std::optional<sys::Moment> storage_at_; ///< When to try it again.
     struct Paced {
         sys::Moment due;
         Operation* operation;
@@ -231,8 +259,10 @@ class OverlayDevice final : public BlockDevice {
     std::uint64_t last_journal_id_; ///< From a random beginning, so that no other process has it.
     bool header_due_ = false; ///< Its header may or may not be there: it comes before all else.
     std::uint64_t durable_journal_index_; ///< Behind the last block that is.
-    /// The base may hold what an earlier process has folded or written there and not flushed.
+    /// The base may hold what an earlier process, or a fold that came to nothing, has written there
+    /// and not flushed.
     bool base_flush_due_;
+    bool base_flush_always_ = false; ///< A fold has ended early.
     /// A flush failed that the guest did not ask for: its next one does as well.
     std::optional<Error> owed_failure_;
     std::vector<Operation*> commit_wanted_;
@@ -253,8 +283,10 @@ class OverlayDevice final : public BlockDevice {
     iovec rewrite_segment_{};
 
     // Folding.
-    bool folding_ = false; ///< New clusters go to the base; for good, once begun.
+    bool folding_ = false; ///< New clusters go to the base.
     bool folding_now_ = false;
+    bool fold_claimed_ = false;     ///< It holds its claim, or waits for it.
+    std::optional<Error> fold_end_; ///< Why it is to end early.
     std::function<void(Status)> folded_;
     RangeLocks::Claim fold_claim_;
     bool fold_commits_ = false; ///< It holds its claim and waits for a commit.

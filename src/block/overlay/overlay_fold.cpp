@@ -32,7 +32,25 @@ Status OverlayDevice::fold(std::function<void(Status)> folded) {
     return ok();
 }
 
+Status OverlayDevice::cancel_fold(Error reason) {
+    if (!folding_now_ || fold_end_.has_value()) {
+        return Error(ErrorCode::not_found, "the delta is not being folded");
+    }
+    fold_end_ = std::move(reason); // After the batch, if there is one.
+    if (!fold_claim_.held) {
+        // Whoever has the claim may be waiting for room.
+        locks_.release(fold_claim_);
+        fold_claimed_ = false;
+        set_alarm();
+    }
+    return ok();
+}
+
 void OverlayDevice::fold_on() {
+    if (fold_end_.has_value()) {
+        fold_over(std::move(*fold_end_));
+        return;
+    }
     const std::uint64_t first = state_.map.next(0);
     fold_claim_.range = {.first = first, .end = first + batch_clusters};
     if (first == state_.map.clusters()) {
@@ -42,9 +60,15 @@ void OverlayDevice::fold_on() {
     fold_claim_.holder = RangeLocks::Holder::copier;
     fold_claim_.granted = &OverlayDevice::fold_granted;
     fold_claim_.owner = this;
+    fold_claimed_ = true;
     if (locks_.acquire(fold_claim_)) {
         fold_batch();
     }
+}
+
+void OverlayDevice::release_fold_claim() {
+    fold_claimed_ = false;
+    locks_.release(fold_claim_);
 }
 
 void OverlayDevice::fold_granted(RangeLocks::Claim& claim) noexcept {
@@ -65,7 +89,7 @@ void OverlayDevice::fold_batch() {
             fold_commit(); // What a commit that failed has left to be named.
             return;
         }
-        locks_.release(fold_claim_);
+        release_fold_claim();
         fold_over(ok()); // What the guest has written to the base is its own to flush.
         return;
     }
@@ -110,7 +134,7 @@ void OverlayDevice::fold_done(BlockRequest& request, Status status) noexcept {
     if (device.fold_stage_ == FoldStage::commit) {
         device.fold_committed(std::move(status));
     } else if (!status.has_value()) {
-        device.locks_.release(device.fold_claim_);
+        device.release_fold_claim();
         device.fold_over(std::move(status));
     } else {
         device.fold_part_done();
@@ -151,7 +175,7 @@ void OverlayDevice::fold_commit() {
 /// are folded anew. Of the others the next commit says so if this one could not.
 void OverlayDevice::fold_committed(Status status) {
     fold_commits_ = false;
-    locks_.release(fold_claim_);
+    release_fold_claim();
     if (!status.has_value()) {
         fold_over(std::move(status));
         return;
@@ -161,6 +185,12 @@ void OverlayDevice::fold_committed(Status status) {
 
 void OverlayDevice::fold_over(Status status) {
     folding_now_ = false;
+    fold_end_.reset();
+    if (!status.has_value()) {
+        folding_ = false;
+        base_flush_due_ = true;
+        base_flush_always_ = true;
+    }
     if (auto folded = std::exchange(folded_, nullptr)) {
         folded(std::move(status));
     }

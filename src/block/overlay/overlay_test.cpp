@@ -75,7 +75,8 @@ TEST(Overlay, layers_change_under_a_guest_and_back) {
     World world(1, 512, 200 * 4096);
     const auto layered = GODWIT_MUST(LayeredDevice::create( // Simulated alarms.
         std::make_unique<SimulatedDisk>(world.base, world.time, SimulatedDiskOptions{}),
-        world.time));
+        world.time,
+        {}));
     LayeredDevice& disk = *layered;
     GuestLoad load(disk, world.time, world.oracle, {.depth = 4, .requests = 600});
     while (world.time.steps() < 300) {
@@ -84,16 +85,17 @@ TEST(Overlay, layers_change_under_a_guest_and_back) {
     MediumStorage storage(world.delta);
     DeltaState state = GODWIT_MUST(open_delta(storage, 3)); // Just created.
     OverlayDevice* overlay = nullptr;
-    const auto frozen = [&](std::unique_ptr<BlockDevice> base) -> std::unique_ptr<BlockDevice> {
+    const auto frozen = [&](std::unique_ptr<BlockDevice>& layers) -> Status {
         auto made = GODWIT_MUST(OverlayDevice::create( // Sizes fit; simulated alarms.
-            std::move(base),
+            std::move(layers),
             std::make_unique<SimulatedDisk>(world.delta, world.time, SimulatedDiskOptions{}),
             std::move(state),
             world.time,
             {},
             {}));
         overlay = made.get();
-        return made;
+        layers = std::move(made);
+        return ok();
     };
     std::uint64_t written = 0;
     ASSERT_TRUE(disk.change(frozen,
@@ -118,10 +120,10 @@ TEST(Overlay, layers_change_under_a_guest_and_back) {
     }
     std::unique_ptr<BlockDevice> left;
     ASSERT_TRUE(disk.change(
-                        [&](std::unique_ptr<BlockDevice> top) {
+                        [&](std::unique_ptr<BlockDevice>& layers) {
                             auto base = overlay->take_base();
-                            left = std::move(top);
-                            return base;
+                            left = std::exchange(layers, std::move(base));
+                            return ok();
                         },
                         [](const Status&) {})
                     .has_value());

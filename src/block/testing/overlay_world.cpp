@@ -56,20 +56,30 @@ std::string run_overlay_scenario(std::uint64_t seed) {
     const std::uint64_t cut_at = dice.one_in(2) ? 1 + dice.below(1200 * span) : 0;
     const bool cut_at_flush = dice.one_in(2);
     std::optional<std::uint64_t> flushes_before_cut;
+    const std::uint64_t cancel_at = dice.one_in(3) ? 1 + dice.below(900 * span) : 0;
+    std::uint64_t again_at = 0; ///< When a fold that has failed begins anew.
     std::optional<Status> folded;
     bool folds = false;
+    bool cancelled = false;
     const auto fold = [&] {
         folds = true;
         folded.reset();
-        return world.device->fold([&](Status status) { folded.emplace(std::move(status)); });
+        return world.device->fold([&](Status status) {
+            folded.emplace(std::move(status));
+            again_at = world.time.steps() + dice.below(200 * span);
+        });
     };
     const auto folding = [&] { return folds && !(folded.has_value() && folded->has_value()); };
     while (!load->finished() || folding()) {
         const bool stuck = world.device->status().waiting > 0;
         if (!folds && ((fold_at != 0 && world.time.steps() >= fold_at) || stuck)) {
             discard(fold(), "it is the first");
-        } else if (folds && folded.has_value() && !folded->has_value()) {
+        } else if (folds && folded.has_value() && !folded->has_value() &&
+                   (stuck || load->finished() || world.time.steps() >= again_at)) {
             discard(fold(), "the one before has ended");
+        } else if (folds && !cancelled && cancel_at != 0 && world.time.steps() >= cancel_at) {
+            cancelled =
+                world.device->cancel_fold(Error(ErrorCode::cancelled, "called off")).has_value();
         }
         if (cut_at != 0 && world.time.steps() >= cut_at) {
             flushes_before_cut = flushes_before_cut.value_or(load->flushes());
@@ -84,7 +94,7 @@ std::string run_overlay_scenario(std::uint64_t seed) {
         if (!world.time.step() && (!load->finished() || folding())) {
             return "nothing is to happen any more";
         }
-        if (world.time.steps() > 200'000) {
+        if (world.time.steps() > 1'000'000) {
             return "it does not end";
         }
     }

@@ -5,6 +5,7 @@
 #include "machine/resources.h"
 
 #include <algorithm>
+#include <future>
 
 namespace godwit::machine {
 
@@ -15,15 +16,24 @@ constexpr std::uint32_t disk_queue_depth_max = 256;
 
 } // namespace
 
-BackEnds::BackEnds(const sys::Clock& clock) : clock_(clock) {}
+BackEnds::BackEnds(const MachineEvents& events, const sys::Clock& clock)
+    : events_(events), clock_(clock) {}
 
-Result<std::unique_ptr<BackEnds>>
-BackEnds::create(const MachineSpec& spec, const Resources& resources, const sys::Clock& clock) {
-    std::unique_ptr<BackEnds> made(new BackEnds(clock));
+Result<std::unique_ptr<BackEnds>> BackEnds::create(const MachineSpec& spec,
+                                                   const Resources& resources,
+                                                   const MachineEvents& events,
+                                                   const sys::Clock& clock) {
+    std::unique_ptr<BackEnds> made(new BackEnds(events, clock));
     made->common_ = GODWIT_TRY(sys::IoThread::create("io"));
     for (std::size_t i = 0; i < spec.disks.size(); ++i) {
         const sys::Fd& image = GODWIT_TRY(find_resource(resources, disk_resource_name(i))).get();
-        GODWIT_TRY(made->add_disk(spec.disks[i], image));
+        std::vector<sys::Fd> deltas;
+        for (std::size_t delta = 0; delta < spec.disks[i].deltas.size(); ++delta) {
+            const sys::Fd& one =
+                GODWIT_TRY(find_resource(resources, delta_resource_name(i, delta))).get();
+            deltas.push_back(GODWIT_TRY(one.duplicate()));
+        }
+        GODWIT_TRY(made->add_disk(spec.disks[i], image, std::move(deltas)));
     }
     for (std::size_t i = 0; i < spec.nets.size(); ++i) {
         std::vector<sys::Fd> queues;
@@ -37,22 +47,30 @@ BackEnds::create(const MachineSpec& spec, const Resources& resources, const sys:
     return made;
 }
 
-Status BackEnds::add_disk(const DiskSpec& disk, const sys::Fd& image) {
+Status BackEnds::add_disk(const DiskSpec& disk, const sys::Fd& image, std::vector<sys::Fd> deltas) {
     sys::Fd copy = GODWIT_TRY(image.duplicate());
     DiskBackEnd& made = disks_.emplace_back();
     made.thread = GODWIT_TRY(sys::IoThread::create("disk" + std::to_string(disks_.size() - 1)));
     sys::EventLoop& loop = made.thread->loop();
     made.clock = std::make_unique<sys::LoopAlarmClock>(loop, clock_);
     made.queue_depth = std::min(disk_queue_depth_max, std::uint32_t{disk.queues} * disk.queue_size);
-    const auto open = [&]() -> Result<std::unique_ptr<block::MovingDevice>> {
+    const auto open = [&]() -> Result<std::unique_ptr<DiskLayers>> {
         auto file = GODWIT_TRY(block::FileDevice::create(
             std::move(copy), loop, {.name = disk.path, .queue_depth = made.queue_depth}));
-        return block::MovingDevice::create(std::move(file), *made.clock);
+        auto moving = GODWIT_TRY(block::MovingDevice::create(std::move(file), *made.clock));
+        made.moving = moving.get();
+        return DiskLayers::create({.index = disks_.size() - 1,
+                                   .loop = loop,
+                                   .clock = *made.clock,
+                                   .events = events_,
+                                   .queue_depth = made.queue_depth},
+                                  disk,
+                                  std::move(moving),
+                                  std::move(deltas));
     };
-    Result<std::unique_ptr<block::MovingDevice>> opened(nullptr);
+    Result<std::unique_ptr<DiskLayers>> opened(nullptr);
     loop.run_and_wait([&] { opened = open(); });
-    made.disk = GODWIT_TRY(std::move(opened));
-    made.moving = made.disk.get();
+    made.layers = GODWIT_TRY(std::move(opened));
     return ok();
 }
 
@@ -75,20 +93,54 @@ std::vector<sys::EventLoop::Hold> BackEnds::hold_loops() {
     return holds;
 }
 
-void BackEnds::abandon_moves() {
-    for (DiskBackEnd& back_end : disks_) {
-        if (back_end.move != nullptr) {
-            back_end.thread->loop().run_and_wait([&back_end] { back_end.move->abandon(); });
+void BackEnds::open_layers() {
+    for (const DiskBackEnd& back_end : disks_) {
+        back_end.thread->loop().post([layers = back_end.layers.get()] { layers->open(); });
+    }
+}
+
+Status BackEnds::commit_layers(sys::Moment deadline) {
+    std::vector<std::future<Status>> committed;
+    for (const DiskBackEnd& back_end : disks_) {
+        auto promise = std::make_shared<std::promise<Status>>();
+        committed.push_back(promise->get_future());
+        back_end.thread->loop().post([layers = back_end.layers.get(), promise] {
+            layers->commit([promise](Status status) { promise->set_value(std::move(status)); });
+        });
+    }
+    for (std::size_t i = 0; i < committed.size(); ++i) {
+        const std::string name = disk_resource_name(i);
+        if (committed[i].wait_until(std::chrono::steady_clock::time_point(deadline)) !=
+            std::future_status::ready) {
+            return Error(ErrorCode::timeout, "the delta of " + name + " is not durable in time");
         }
+        GODWIT_TRY(committed[i].get().with_context("the delta of " + name));
+    }
+    return ok();
+}
+
+void BackEnds::abandon_disks() {
+    for (DiskBackEnd& back_end : disks_) {
+        back_end.thread->loop().run_and_wait([&back_end] {
+            back_end.layers->abandon();
+            if (back_end.move != nullptr) {
+                back_end.move->abandon();
+            }
+            if (back_end.merge != nullptr) {
+                back_end.merge->abandon();
+            }
+        });
     }
 }
 
 BackEnds::~BackEnds() {
     for (DiskBackEnd& back_end : disks_) {
-        if (back_end.disk != nullptr || back_end.move != nullptr) {
+        if (back_end.layers != nullptr) {
             back_end.thread->loop().run_and_wait([&back_end] {
-                back_end.disk.reset();
+                back_end.layers->take_device().reset();
                 back_end.move.reset();
+                back_end.merge.reset();
+                back_end.layers.reset();
             });
         }
     }

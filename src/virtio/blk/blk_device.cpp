@@ -54,6 +54,7 @@ Result<std::unique_ptr<BlkDevice>> BlkDevice::restore(Args args, const state::Se
     device->geometry_.can_write_zeroes = known.geometry.can_write_zeroes;
     device->geometry_.logical_block_bytes = known.geometry.logical_block_bytes;
     device->features_ = blk_features(device->options_, device->geometry_);
+    device->given_back_ = known.given_back;
     return device;
 }
 
@@ -132,6 +133,13 @@ Status BlkDevice::start(Activation activation) {
         if (!activation.queues[i].has_value()) {
             continue;
         }
+        std::vector<std::uint16_t> heads;
+        for (const GivenBack& each : given_back_) {
+            if (each.queue == i) {
+                heads.push_back(each.head);
+            }
+        }
+        GODWIT_TRY(activation.queues[i]->take_given_back(heads));
         queues[i] = std::make_unique<Queue>(static_cast<std::uint16_t>(i),
                                             std::move(*activation.queues[i]),
                                             std::move(activation.doorbells[i]),
@@ -144,6 +152,7 @@ Status BlkDevice::start(Activation activation) {
                                    [this, queue](std::uint32_t) { serve(*queue); }));
     }
     queues_ = std::move(queues);
+    given_back_.clear();
     before_wait_ = loop_.before_wait([this](bool timed_out) { return before_wait(timed_out); });
     for (const auto& queue : queues_) {
         if (queue) {
@@ -157,6 +166,7 @@ std::shared_ptr<std::promise<void>> BlkDevice::begin_drain(std::move_only_functi
     const auto drained = std::make_shared<std::promise<void>>();
     loop_.post([this, drained, begin = std::move(first)]() mutable {
         begin();
+        disk_->set_patience(block::Patience::gives_back);
         drained_ = drained;
         when_drained();
     });
@@ -179,8 +189,10 @@ void BlkDevice::reset() {
     loop_.run_and_wait([this] {
         before_wait_.reset();
         queues_.clear();
+        given_back_.clear();
         broken_ = false;
         draining_ = false;
+        disk_->set_patience(awake_ ? block::Patience::waits : block::Patience::gives_back);
     });
 }
 
@@ -212,6 +224,7 @@ void BlkDevice::wake() {
 
 void BlkDevice::work() {
     awake_ = true;
+    disk_->set_patience(block::Patience::waits);
     for (const auto& queue : queues_) {
         if (queue && !broken_) {
             serve(*queue);
@@ -234,7 +247,14 @@ std::vector<std::optional<QueueState>> BlkDevice::queue_states() const {
 }
 
 Result<state::Saved> BlkDevice::save() const {
-    return encode(BlkState{.options = options_, .geometry = geometry_}, options_.instance);
+    BlkState state{.options = options_, .geometry = geometry_, .given_back = given_back_};
+    for (const auto& queue : queues_) {
+        for (const std::uint16_t head :
+             queue ? queue->virt_queue.given_back() : std::vector<std::uint16_t>()) {
+            state.given_back.push_back({.queue = queue->index, .head = head});
+        }
+    }
+    return encode(state, options_.instance);
 }
 
 // --- work, on the loop's thread ---
@@ -328,6 +348,10 @@ void BlkDevice::done(block::BlockRequest& block, Status status) noexcept {
 
 void BlkDevice::complete(Request& request, const Status& status) {
     --in_flight_;
+    if (!status.has_value() && status.error().code() == ErrorCode::cancelled && !serving()) {
+        put_back(request);
+        return;
+    }
     note_health(status);
     const block::BlockRequest& block = request.block;
     if (status.has_value()) {
@@ -344,6 +368,13 @@ void BlkDevice::complete(Request& request, const Status& status) {
         notify(queue);
         when_drained();
     }
+}
+
+/// The disk was told to wait for nobody, and would have.
+void BlkDevice::put_back(Request& request) {
+    request.queue->virt_queue.put_back(request.chain);
+    request.queue->free.push_back(&request);
+    when_drained();
 }
 
 void BlkDevice::answer(Request& request, BlkStatus status) {

@@ -2,7 +2,9 @@
 
 /// A virtio disk (virtio 1.2, section 5.2) over a block::BlockDevice: several queues, reads,
 /// writes, flushes, discard, write-zeroes, serial number, size changes. Errors of the back end
-/// reach the guest as I/O errors and the operator once; malformed chains ask for a reset.
+/// reach the guest as I/O errors and the operator once; malformed chains ask for a reset. Requests
+/// for which a disk waits for room do not keep it from coming to rest: they are taken again by
+/// wake(), or by the next owner.
 ///
 /// Thread rule: VirtioDevice's, plus refresh() on the control thread. All work happens on the event
 /// loop it is given; other threads only hand tasks to it and wait. Those calls must not be made on
@@ -75,7 +77,10 @@ class BlkDevice final : public VirtioDevice {
     void quiesce() override;
     [[nodiscard]] bool quiesce_until(std::chrono::steady_clock::time_point deadline) override;
     [[nodiscard]] std::vector<std::optional<QueueState>> queue_states() const override;
-    [[nodiscard]] state::SectionType section_type() const override { return section; }
+    /// What is announced is what every build reads; given back requests make it a newer one.
+    [[nodiscard]] state::SectionType section_type() const override {
+        return {.name = section.name, .version = 1};
+    }
     [[nodiscard]] state::SectionId section_id() const override {
         return section.id(options_.instance);
     }
@@ -115,6 +120,7 @@ class BlkDevice final : public VirtioDevice {
     [[nodiscard]] bool take_one(Queue& queue);
     static void done(block::BlockRequest& block, Status status) noexcept;
     void complete(Request& request, const Status& status);
+    void put_back(Request& request);
     void answer(Request& request, BlkStatus status);
     void note_health(const Status& status);
     void notify(Queue& queue);
@@ -140,6 +146,7 @@ class BlkDevice final : public VirtioDevice {
 
     // On the loop's thread only, or at rest.
     std::unique_ptr<block::BlockDevice> disk_;
+    std::vector<GivenBack> given_back_; ///< Of a predecessor, until activate().
     BlkRules rules_;
     std::vector<std::unique_ptr<Queue>> queues_; ///< Empty: not activated.
     bool awake_ = false;

@@ -387,6 +387,70 @@ TEST_F(BlkDeviceTest, quiesce_with_a_deadline_gives_up_and_works_on) {
     EXPECT_EQ(driver.used_waiting(), 2U);
 }
 
+TEST_F(BlkDeviceTest, what_waits_for_room_is_done_after_the_rest) {
+    go();
+    control->hold_for_room();
+    driver.chain().readable(header(out, 0)).readable(pattern(512, 1)).writable(1).offer();
+    ASSERT_TRUE(control->wait_for_requests(1));
+    device->quiesce();
+    EXPECT_EQ(driver.used_waiting(), 0U);
+    EXPECT_EQ(failures, 0);
+    control->release();
+    device->wake();
+    ASSERT_TRUE(control->wait_for_requests(2));
+    device->quiesce();
+    EXPECT_EQ(driver.used_waiting(), 1U);
+}
+
+TEST_F(BlkDeviceTest, what_waits_for_room_is_done_by_the_next_owner) {
+    go();
+    control->hold_for_room();
+    const std::array offered{
+        driver.chain().readable(header(out, 0)).readable(pattern(512, 1)).writable(1).offer().head,
+        driver.chain().readable(header(out, 8)).readable(pattern(512, 2)).writable(1).offer().head};
+    ASSERT_TRUE(control->wait_for_requests(2));
+    device->quiesce();
+    const auto saved = std::get<state::Section>(GODWIT_MUST(device->save())); // Always a section.
+    EXPECT_EQ(saved.version, 2U);
+    const BlkState state = GODWIT_MUST(decode_blk(saved)); // Just encoded.
+    ASSERT_EQ(state.given_back.size(), 2U);
+    EXPECT_EQ(state.given_back[0], (GivenBack{.queue = 0, .head = offered[0]}));
+    const QueueState ring = device->queue_states()[0].value_or(QueueState());
+    control = std::make_shared<MemoryDiskControl>();
+    auto next = GODWIT_MUST(BlkDevice::restore(args(), saved)); // The same disk.
+    next->attach(host);
+    Activation there;
+    there.features = all_features;
+    there.queues.emplace_back(GODWIT_MUST( // As it was saved.
+        VirtQueue::create(driver.shared_memory(), ring, {.event_index = true, .indirect = true})));
+    there.queues.emplace_back(std::nullopt);
+    there.doorbells.push_back(GODWIT_MUST(doorbell.duplicate()));
+    there.doorbells.push_back(GODWIT_MUST(doorbell.duplicate()));
+    ASSERT_TRUE(next->activate(std::move(there)).has_value());
+    EXPECT_EQ(std::get<state::Section>(GODWIT_MUST(next->save())).payload, saved.payload);
+    next->wake();
+    ASSERT_TRUE(control->wait_for_requests(2));
+    next->quiesce();
+    EXPECT_EQ(driver.used_waiting(), 2U);
+    EXPECT_EQ(control->seen()[1].offset, 8U * 512);
+    EXPECT_EQ(std::get<state::Section>(GODWIT_MUST(next->save())).version, 1U);
+}
+
+TEST_F(BlkDeviceTest, heads_that_no_driver_can_have_given_are_refused) {
+    BlkState state{.options = args().options, .geometry = geometry};
+    state.given_back = {{.queue = 0, .head = 3}, {.queue = 0, .head = 3}};
+    auto next = GODWIT_MUST(BlkDevice::restore(args(), encode(state, 0))); // Good as such.
+    next->attach(host);
+    EXPECT_FALSE(next->activate(activation(all_features)).has_value());
+    state.given_back = {{.queue = 0, .head = 16}};
+    EXPECT_EQ(decode_blk(encode(state, 0)).error().code(), ErrorCode::corrupt);
+    state.given_back = {{.queue = 2, .head = 0}};
+    EXPECT_EQ(decode_blk(encode(state, 0)).error().code(), ErrorCode::corrupt);
+    state::Section old = encode(state, 0);
+    old.version = 1;
+    EXPECT_EQ(decode_blk(old).error().code(), ErrorCode::corrupt);
+}
+
 TEST_F(BlkDeviceTest, reset_waits_and_a_new_activation_works) {
     go();
     control->hold(true);

@@ -27,7 +27,14 @@ state::Section encode(const BlkState& disk, std::uint32_t instance) {
     saved.set_can_discard(disk.geometry.can_discard);
     saved.set_can_write_zeroes(disk.geometry.can_write_zeroes);
     saved.set_serial(disk.options.serial);
-    return state::encode_section(blk_section, instance, saved);
+    for (const GivenBack& each : disk.given_back) {
+        state::VirtioBlkState::GivenBack& added = *saved.add_given_back();
+        added.set_queue(each.queue);
+        added.set_head(each.head);
+    }
+    state::Section section = state::encode_section(blk_section, instance, saved);
+    section.version = disk.given_back.empty() ? 1 : blk_section.version;
+    return section;
 }
 
 Result<BlkState> decode_blk(const state::Section& section) {
@@ -52,6 +59,21 @@ Result<BlkState> decode_blk(const state::Section& section) {
     disk.geometry.read_only = saved.read_only();
     disk.geometry.can_discard = saved.can_discard();
     disk.geometry.can_write_zeroes = saved.can_write_zeroes();
+    if (saved.given_back_size() > 0 && section.version < 2) {
+        return bad("version 1 gives nothing back");
+    }
+    for (const auto& each : saved.given_back()) {
+        if (!each.has_queue() || !each.has_head() || each.queue() >= saved.queues() ||
+            each.head() >= saved.queue_size()) {
+            return bad("a request that was given back does not exist");
+        }
+        disk.given_back.push_back({.queue = static_cast<std::uint16_t>(each.queue()),
+                                   .head = static_cast<std::uint16_t>(each.head())});
+    }
+    // More than the queues hold.
+    if (disk.given_back.size() > std::size_t{disk.options.queues} * disk.options.queue_size) {
+        return bad("too many requests were given back");
+    }
     return disk;
 }
 

@@ -141,7 +141,7 @@ TYPED_TEST_P(DeviceConformance, every_truncated_section_is_refused) {
                 << section.payload.size() << " bytes";
         }
         section = *whole;
-        section.version += 1;
+        section.version = 1000; // Newer than any.
         EXPECT_FALSE(this->maker_.restored(this->io_->loop(), section).has_value()) << "version";
     }
 }

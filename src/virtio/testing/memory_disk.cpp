@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 namespace godwit::virtio::testing {
 
@@ -26,9 +27,16 @@ void MemoryDiskControl::hold(bool held) {
     held_ = held;
 }
 
+void MemoryDiskControl::hold_for_room() {
+    const std::lock_guard lock(mutex_);
+    held_ = true;
+    for_room_ = true;
+}
+
 void MemoryDiskControl::release() {
     const std::lock_guard lock(mutex_);
     held_ = false;
+    for_room_ = false;
     if (disk_ != nullptr) {
         loop_->post([disk = disk_] { disk->complete_all(); });
     }
@@ -69,6 +77,18 @@ void MemoryDisk::submit(block::BlockRequest& request) {
                                .force_unit_access = request.force_unit_access,
                                .may_unmap = request.may_unmap});
     control_->arrived_.notify_all();
+}
+
+void MemoryDisk::set_patience(block::Patience patience) {
+    const std::lock_guard lock(control_->mutex_);
+    if (patience == block::Patience::waits || !control_->for_room_) {
+        return;
+    }
+    loop_.post([this] {
+        for (block::BlockRequest* request : std::exchange(waiting_, {})) {
+            request->done(*request, Error(ErrorCode::cancelled, "there is no room"));
+        }
+    });
 }
 
 void MemoryDisk::kick() {

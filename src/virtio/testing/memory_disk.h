@@ -34,6 +34,8 @@ class MemoryDiskControl {
     /// Waits until `count` requests have arrived in all; false after ten seconds.
     [[nodiscard]] bool wait_for_requests(std::size_t count);
     void resize(std::uint64_t bytes);
+    /// What is held waits for somebody: told to be impatient, the disk gives it back.
+    void hold_for_room();
 
   private:
     friend class MemoryDisk;
@@ -43,6 +45,7 @@ class MemoryDiskControl {
     std::uint32_t kicks_ = 0;
     int os_errno_ = 0;
     bool held_ = false;
+    bool for_room_ = false;
     std::uint64_t bytes_ = 0;
     class MemoryDisk* disk_ = nullptr;
     sys::EventLoop* loop_ = nullptr;
@@ -64,6 +67,7 @@ class MemoryDisk final : public block::BlockDevice {
         return static_cast<std::uint32_t>(waiting_.size());
     }
     [[nodiscard]] Result<block::BlockGeometry> refresh() override;
+    void set_patience(block::Patience patience) override;
     [[nodiscard]] std::string description() const override { return "memory"; }
     void complete_all();
 
