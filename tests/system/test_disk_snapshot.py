@@ -151,7 +151,8 @@ class DiskSnapshotTest(DiskTest):
         # The frozen image moves below its deltas.
         vmm.call("subscribe")
         there = self.directory / "there.raw"
-        vmm.call("disk_move", disk="disk0", destination=str(there), scheme="slr")
+        vmm.call("disk_move", disk="disk0", destination=str(there), scheme="slr",
+                 limit_bytes_per_second=16 << 20)  # Half-way for some seconds.
         with self.assertRaises(ControlError) as busy:
             vmm.call("disk_snapshot", disk="disk0", delta=str(self.directory / "c.delta"))
         self.assertEqual(busy.exception.code, "conflict")
