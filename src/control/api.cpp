@@ -113,7 +113,7 @@ struct Api::Route {
 };
 
 std::span<const Api::Route> Api::table() {
-    static constexpr std::array<Route, 27> routes{{
+    static constexpr std::array<Route, 30> routes{{
         {"GET", "/metrics", &Api::metrics},
         {"GET", "/api/v1/version", &Api::version},
         {"GET", "/api/v1/machines", &Api::list_machines},

@@ -227,7 +227,7 @@ Status Machine::Impl::drop_functions() {
     back_ends.reset();
     GODWIT_TRY(msi->begin_again());
     doorbells->begin_again();
-    back_ends = GODWIT_TRY(BackEnds::create(spec, resources, clock));
+    back_ends = GODWIT_TRY(BackEnds::create(spec, resources, events, clock));
     held_loops = back_ends->hold_loops();
     return ok();
 }
