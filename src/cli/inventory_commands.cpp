@@ -85,6 +85,9 @@ std::string info_text(const Json& machine) {
     std::size_t index = 0;
     for (const Json& disk : member(spec, "disks")) {
         table.add({"disk" + std::to_string(index++), text_member(disk, "path")});
+        for (const Json& delta : member(disk, "deltas")) {
+            table.add({"", "under " + text_member(delta, "path")});
+        }
     }
     index = 0;
     for (const Json& net : member(spec, "nets")) {

@@ -305,7 +305,9 @@ class DaemonTest(DaemonDiskTest):
         failed = self.godwit("disk", "move", "web1:disk0", str(self.root / "no/where"), good=False)
         self.assertEqual(failed.returncode, 1)
         self.assertIn("does not exist", failed.stderr)
-        self.assertEqual(self.godwit("disk", "move", "web1", "x", good=False).returncode, 2)
+        no_export = self.godwit("disk", "move", "web1", "x", good=False)
+        self.assertEqual(no_export.returncode, 1)
+        self.assertIn("MACHINE:DISK", no_export.stderr)
         self.assertEqual(
             self.godwit("disk", "move", "web1:disk0", "x", "--scheme", "slr", "--unsafe", good=False).returncode, 2)
         self.finish(self.source)

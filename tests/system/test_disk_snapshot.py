@@ -334,8 +334,8 @@ class DiskSnapshotTest(DiskTest):
         there.write_bytes(b"something")
         link = self.directory / "link.raw"
         link.symlink_to(self.source)
-        for delta, word in ((there, "exists already"), (self.source, "disk0 of this machine"),
-                            (link, "disk0 of this machine"), (self.directory / "no/such", "does not exist"),
+        for delta, word in ((there, "exists already"), (self.source, "where disk0 lies already"),
+                            (link, "where disk0 lies already"), (self.directory / "no/such", "does not exist"),
                             ("relative", "absolute"), (self.directory, "exists already"),
                             ("/proc/version", ""), ("/proc/new", "")):
             with self.subTest(delta=str(delta)), self.assertRaises(ControlError) as refused:

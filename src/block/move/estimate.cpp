@@ -4,15 +4,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace godwit::block {
 
 namespace {
 
 constexpr double change_gain = 0.8; ///< A change has to bring the cost below this part of it.
-constexpr double leftover_min =
-    0.3; ///< Of a device's time: the guest waits its turn as the copier does.
 constexpr int passes_max = 30;
+/// Of the threshold: what is left for the pause when several passes have led to it, each of a tenth
+/// of the one before or less. The root of the mean square, as requests wait for it so long.
+constexpr double dirty_at_end = 0.33;
 
 double seconds(sys::Nanoseconds time) noexcept {
     return std::chrono::duration<double>(time).count();
@@ -81,36 +83,6 @@ double unique_behind_cursor(double bytes_per_second, double working_set, double 
     return ratio < 1e-9 ? 0 : working_set * (1 - (1 - std::exp(-ratio)) / ratio);
 }
 
-/// Which part of the guest's requests each device gets while a scheme is at work, on average.
-struct Shares {
-    double source_reads = 1;
-    double source_writes = 1;
-    double destination_reads = 0;
-    double destination_writes = 0;
-};
-
-Shares shares_of(Scheme scheme, bool destination_reads_faster) noexcept {
-    switch (scheme) {
-    case Scheme::dbt:
-    case Scheme::slr:
-    case Scheme::tiered:
-        return {};
-    case Scheme::mirror:
-        return {.destination_writes = 0.5};
-    case Scheme::aio:
-        return destination_reads_faster ? Shares{.source_reads = 0.5,
-                                                 .destination_reads = 0.5,
-                                                 .destination_writes = 0.5}
-                                        : Shares{.destination_writes = 0.5};
-    case Scheme::lr:
-        return {.source_reads = 0.5,
-                .source_writes = 0,
-                .destination_reads = 0.5,
-                .destination_writes = 1};
-    }
-    return {};
-}
-
 class Model {
   public:
     Model(const MoveSituation& situation, Scheme scheme)
@@ -145,41 +117,36 @@ class Model {
     }
 
   private:
-    [[nodiscard]] double
-    used(const DeviceSpeed& device, double reads_share, double writes_share) const noexcept {
-        return reads_share * (load_.reads * device.read_operation_seconds +
-                              load_.read_bytes / device.read_bytes_per_second) +
-               writes_share * (load_.writes * device.write_operation_seconds +
-                               load_.written_bytes / device.write_bytes_per_second);
-    }
-
     /// What the copier gets of a device. Each of the guest's requests costs it a seek back as well.
     [[nodiscard]] static double
     left_of(double bytes_per_second, double guest_use, double requests, double seek) noexcept {
-        return bytes_per_second * std::max(leftover_min, 1 - guest_use - requests * seek);
+        return bytes_per_second * std::max(copier_time_min, 1 - guest_use - requests * seek);
     }
     /// What each device lets the copier have.
     struct Rates {
         double source = 0;
         double destination = 0;
     };
-    [[nodiscard]] Rates rates(const Shares& shares) const noexcept {
+    [[nodiscard]] Rates rates(const GuestShares& shares) const noexcept {
         const DeviceSpeed& from = now_.source;
         const DeviceSpeed& to = now_.destination;
-        return {.source =
-                    left_of(from.read_bytes_per_second,
-                            used(from, shares.source_reads, shares.source_writes),
-                            load_.reads * shares.source_reads + load_.writes * shares.source_writes,
-                            from.read_operation_seconds),
-                .destination =
-                    left_of(to.write_bytes_per_second,
-                            used(to, shares.destination_reads, shares.destination_writes),
-                            load_.reads * shares.destination_reads +
-                                load_.writes * shares.destination_writes,
-                            to.write_operation_seconds)};
+        return {
+            .source =
+                left_of(from.read_bytes_per_second,
+                        guest_use(from, load_, shares.source_reads, shares.source_writes),
+                        load_.reads * shares.source_reads + load_.writes * shares.source_writes,
+                        from.read_operation_seconds),
+            .destination = left_of(
+                to.write_bytes_per_second,
+                guest_use(to, load_, shares.destination_reads, shares.destination_writes),
+                load_.reads * shares.destination_reads + load_.writes * shares.destination_writes,
+                to.write_operation_seconds)};
     }
     [[nodiscard]] double copy_rate(const Rates& each) const noexcept {
-        const double rate = std::min(each.source, each.destination);
+        double rate = std::min(each.source, each.destination);
+        if (now_.sharing.has_value()) {
+            rate = std::min(rate, now_.sharing->copy_bytes_per_second);
+        }
         return now_.limit_bytes_per_second == 0
                    ? rate
                    : std::min(rate, static_cast<double>(now_.limit_bytes_per_second));
@@ -207,6 +174,10 @@ class Model {
             dirty = next;
         }
         estimate_.ends = dirty <= threshold;
+        if (passes > 0 || dirty > threshold / 2) {
+            // Which pass is the first below the threshold nobody knows so exactly.
+            dirty = std::max(dirty, dirty_at_end * threshold);
+        }
         if (!estimate_.ends) { // Mirrored from there on: each marked block once more.
             time = dirty / copy_rate(rates({.destination_writes = 1}));
             total += time;
@@ -247,15 +218,22 @@ class Model {
         return busy * busy * now_.chunk_bytes / bytes_per_second * now_.depth / 2 + busy * seek;
     }
 
+    /// Before a request of the guest lie the copier's, as far as it keeps the device busy: the
+    /// faster one rests most of the time.
+    [[nodiscard]] std::pair<double, double> waits() const noexcept {
+        if (now_.sharing.has_value()) {
+            return {now_.sharing->source_wait_seconds, now_.sharing->destination_wait_seconds};
+        }
+        return {wait_for_copier(rate_ / rates_.source,
+                                now_.source.read_bytes_per_second,
+                                now_.source.read_operation_seconds),
+                wait_for_copier(rate_ / rates_.destination,
+                                now_.destination.write_bytes_per_second,
+                                now_.destination.write_operation_seconds)};
+    }
+
     void find_latency() {
-        // Before a request of the guest lie the copier's, as far as it keeps the device busy: the
-        // faster one rests most of the time.
-        const double source_wait = wait_for_copier(rate_ / rates_.source,
-                                                   now_.source.read_bytes_per_second,
-                                                   now_.source.read_operation_seconds);
-        const double destination_wait = wait_for_copier(rate_ / rates_.destination,
-                                                        now_.destination.write_bytes_per_second,
-                                                        now_.destination.write_operation_seconds);
+        const auto [source_wait, destination_wait] = waits();
         const double source_read = now_.source.read_latency_seconds + source_wait;
         const double destination_read = now_.destination.read_latency_seconds + destination_wait;
         const double source_write = now_.source.write_latency_seconds + source_wait;
@@ -291,7 +269,7 @@ class Model {
     Scheme scheme_;
     double disk_;
     double set_;
-    Shares shares_;
+    GuestShares shares_;
     Rates rates_;
     double rate_ = 0;
     SchemeEstimate estimate_;
@@ -299,10 +277,14 @@ class Model {
 
 } // namespace
 
+SchemeEstimate estimate(const MoveSituation& situation, Scheme scheme) {
+    return Model(situation, scheme).run();
+}
+
 Estimates estimate_all(const MoveSituation& situation) {
     Estimates estimates;
     for (std::size_t i = 0; i < all_schemes.size(); ++i) {
-        estimates[i] = Model(situation, all_schemes[i]).run();
+        estimates[i] = estimate(situation, all_schemes[i]);
     }
     return estimates;
 }

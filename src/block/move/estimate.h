@@ -7,6 +7,7 @@
 #include "block/decorate/device_profile.h"
 #include "block/move/cost.h"
 #include "block/move/guest_path.h"
+#include "block/move/guest_shares.h"
 #include "block/move/scheme.h"
 
 #include <array>
@@ -16,17 +17,6 @@
 
 namespace godwit::block {
 
-/// What the guest does, per second.
-struct Workload {
-    double reads = 0;
-    double read_bytes = 0;
-    double writes = 0;
-    double written_bytes = 0;
-    double working_set_bytes = 0; ///< That its writes go to; 0: the whole disk.
-    double hot_bytes = 0;         ///< Of it, written again and again.
-    double hot_share = 0;         ///< Of the writes that go there, 0..1.
-};
-
 /// Between two looks at a disk's traffic.
 [[nodiscard]] Workload workload_between(const GuestTraffic& before,
                                         const GuestTraffic& after,
@@ -34,6 +24,13 @@ struct Workload {
                                         const HotFilter* filter);
 
 [[nodiscard]] DeviceSpeed speed_of(const DeviceProfile& profile);
+
+/// What a move has of devices that others use as well.
+struct DeviceSharing {
+    double copy_bytes_per_second = 0; ///< Of its copier, at most.
+    double source_wait_seconds = 0; ///< Before a request of its guest, for all copiers and guests.
+    double destination_wait_seconds = 0;
+};
 
 struct MoveSituation {
     std::uint64_t disk_bytes = 0;
@@ -47,6 +44,7 @@ struct MoveSituation {
     std::uint32_t depth = 8;
     /// lr is left out unless the destination's loss may be the disk's.
     bool allows_lr = true;
+    std::optional<DeviceSharing> sharing{}; ///< Nothing: the devices are the move's alone.
 };
 
 struct SchemeEstimate {
@@ -59,6 +57,7 @@ struct SchemeEstimate {
     bool ends = true; ///< Passes come to an end without turning into mirroring.
 };
 
+[[nodiscard]] SchemeEstimate estimate(const MoveSituation& situation, Scheme scheme);
 using Estimates = std::array<SchemeEstimate, all_schemes.size()>;
 [[nodiscard]] Estimates estimate_all(const MoveSituation& situation);
 
