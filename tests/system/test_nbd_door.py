@@ -95,7 +95,7 @@ class NbdDoor(unittest.TestCase):
         _, uri = self.serve(str(self.folder / "nbd.sock"))
         job = self.folder / "job.fio"
         job.write_text(f"[verify]\nioengine=nbd\nuri={uri}\nrw=randwrite\nbsrange=4k-64k\niodepth=32\nsize=32m\n"
-                       "fsync=32\nverify=crc32c\nverify_fatal=1\n")
+                       "verify_state_save=0\nfsync=32\nverify=crc32c\nverify_fatal=1\n")
         self.check("fio", "--minimal", job)
 
     def test_a_read_only_export_refuses_writers_and_two_servers_exclude_each_other(self):
