@@ -59,7 +59,19 @@ def widest_gap(report):
     return max(cpu["max_gap_us"] for cpu in report["cpus"])
 
 
-class GodwitChain:
+class Chain:
+    """One machine, handed over again and again."""
+
+    machine: vmms.Vmm
+
+    def end(self):
+        """The guest checks itself a last time."""
+        final = self.machine.serial.ask("stop", "final")
+        if not final["ok"]:
+            raise vmms.Failed(f"the guest is not content: {final}")
+
+
+class GodwitChain(Chain):
     """One machine under godwit-vmm, exchanged again and again."""
 
     def __init__(self, size_mib, disk):
@@ -78,16 +90,11 @@ class GodwitChain:
             raise vmms.Failed(f"exchange: {report}")
         return report["blackout_us"], widest_gap(self.machine.serial.ask("report", "report"))
 
-    def end(self):
-        final = self.machine.serial.ask("stop", "final")
-        if not final["ok"]:
-            raise vmms.Failed(f"the guest is not content: {final}")
-
     def close(self):
         self.machine.__exit__()
 
 
-class QemuChain:
+class QemuChain(Chain):
     """One machine under QEMU, handed from process to process."""
 
     def __init__(self, size_mib, disk):
@@ -126,17 +133,12 @@ class QemuChain:
         report = successor.serial.ask("report", "report")
         return _microseconds(resumed) - _microseconds(stopped), widest_gap(report)
 
-    def end(self):
-        final = self.machine.serial.ask("stop", "final")
-        if not final["ok"]:
-            raise vmms.Failed(f"the guest is not content: {final}")
-
     def close(self):
         self.machine.__exit__()
         os.unlink(self._ram_path)
 
 
-class CprChain:
+class CprChain(Chain):
     """One machine under QEMU 10 or newer, handed over with mode cpr-transfer: the new process gets RAM's descriptor from
     the old one and then makes its devices, while the guest stands still."""
 
@@ -176,11 +178,6 @@ class CprChain:
         self.machine.__exit__()
         self.machine = successor
         return _microseconds(resumed) - _microseconds(stopped), widest_gap(successor.serial.ask("report", "report"))
-
-    def end(self):
-        final = self.machine.serial.ask("stop", "final")
-        if not final["ok"]:
-            raise vmms.Failed(f"the guest is not content: {final}")
 
     def close(self):
         self.machine.__exit__()
