@@ -166,6 +166,9 @@ void VirtQueue::put_back(const Chain& chain) {
 }
 
 Status VirtQueue::take_given_back(std::span<const std::uint16_t> heads) {
+    if (heads.empty()) {
+        return ok(); // What keep_record() has found is not given up for that.
+    }
     // Each was taken from the ring and is not used yet.
     const auto out = static_cast<std::uint16_t>(state_.next_available - state_.next_used);
     if (heads.size() > out || out > state_.size) {
