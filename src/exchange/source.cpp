@@ -255,7 +255,7 @@ class StateCarrier final : public handover::Carrier {
         return handover::Remaining{.bytes = parcel_.mirrored ? 0U : 1U};
     }
 
-    /// The successor loads them while the guest runs: that is a third of what it has to do.
+    /// The successor loads them while the guest runs, not in the pause.
     Status carry_at_rest() override {
         if (!parcel_.granted || !parcel_.devices_ahead_wanted || !machine_.running()) {
             return ok();
