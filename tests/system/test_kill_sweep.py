@@ -34,7 +34,7 @@ LOAD = ("mem_set=8M mem_rate=5000 disk=journal disk_qd=4 disk_pattern=random dis
 AT_A_TIME = 4
 FULL = "--full" in sys.argv
 SOURCE_STEPS = range(1, 11)
-SUCCESSOR_POINTS = ("hello", "build", "prepared", "load", "claim", "claimed", "running")
+SUCCESSOR_POINTS = ("hello", "build", "prepared", "devices", "load", "claim", "claimed", "running")
 PHASES = ("plan", "prepare", "sync", "pause", "commit", "settle")
 # What has to be true afterwards.
 RUNS = "runs"            # one copy runs, without anybody's help
@@ -193,7 +193,7 @@ class Sweep(HostTest):
 
     def wait_hanging(self, point):
         """Until the exchange has come to where the successor hangs."""
-        phase = {"hello": "plan", "build": "prepare", "prepared": "prepare"}.get(point, "commit")
+        phase = {"hello": "plan", "build": "prepare", "prepared": "prepare", "devices": "sync"}.get(point, "commit")
         self.wait_event("exchange", machine="m", phase=phase)
 
     # -- what is there afterwards ----------------------------------------------------------------------------------
