@@ -356,6 +356,7 @@ void OverlayDevice::part_failed(Operation& operation, Status status) {
             next_slot_ = std::min<std::uint64_t>(next_slot_, operation.new_slot);
             operation.new_count = 0;
         }
+        operation.turned_back = true;
         note_full_storage();
         wait_for_room(operation);
         return;
@@ -366,10 +367,10 @@ void OverlayDevice::part_failed(Operation& operation, Status status) {
 
 void OverlayDevice::part_over(Operation& operation) {
     const bool written = changes_data(operation.part.operation);
-    if (written && !operation.on_base && std::exchange(storage_full_, false)) {
-        storage_at_.reset();
-        note_pressure();
-        wake_waiting();
+    // What lies in its place already needs no space and proves none.
+    if (written && !operation.on_base && (operation.new_count > 0 || operation.turned_back)) {
+        operation.turned_back = false;
+        note_space();
     }
     if (operation.new_count > 0) {
         for (std::uint32_t i = 0; i < operation.new_count; ++i) {

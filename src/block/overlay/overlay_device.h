@@ -116,9 +116,10 @@ class OverlayDevice final : public BlockDevice {
         std::uint64_t new_cluster = 0;
         std::uint32_t new_slot = 0;
         std::uint32_t new_count = 0;
-        bool on_base = false; ///< `part` writes to the base.
-        bool filling = false; ///< `part` reads a cluster of the base that is written in part.
-        bool paced = false;   ///< Has waited for its new cluster.
+        bool on_base = false;     ///< `part` writes to the base.
+        bool filling = false;     ///< `part` reads a cluster of the base that is written in part.
+        bool paced = false;       ///< Has waited for its new cluster.
+        bool turned_back = false; ///< The delta's storage was full.
         bool needs_commit = false;
         bool again = false; ///< A flush failed when a part of it was done already.
         AlignedBuffer cluster;
@@ -176,6 +177,7 @@ class OverlayDevice final : public BlockDevice {
     void give_waiting_back();
     void note_pressure();
     void note_full_storage();
+    void note_space();
     void set_alarm();
     void ring();
 
@@ -238,8 +240,9 @@ class OverlayDevice final : public BlockDevice {
     DeltaPressure pressure_ = DeltaPressure::low;
     Patience patience_ = Patience::waits;
     std::vector<Operation*> waiting_;       ///< For room.
-    bool storage_full_ = false;             ///< The delta's, when it was written last.
+    bool storage_full_ = false;             ///< The delta's, as it is told.
     std::optional<sys::Moment> storage_at_; ///< When to try it again.
+    std::optional<sys::Moment> space_at_;   ///< When to tell that it is over, if it stays.
     struct Paced {
         sys::Moment due;
         Operation* operation;

@@ -7,7 +7,8 @@
 namespace godwit::block {
 
 namespace {
-/// Until a delta whose storage was full is tried again.
+/// Until a delta whose storage was full is tried again, and until space that was found is told:
+/// the last of it goes to the small writes while the large ones are still turned back.
 constexpr std::chrono::milliseconds storage_distance(500);
 } // namespace
 
@@ -71,6 +72,9 @@ void OverlayDevice::set_alarm() {
         return;
     }
     std::optional<sys::Moment> due = waiting_.empty() ? std::nullopt : storage_at_;
+    if (space_at_.has_value()) {
+        due = std::min(due.value_or(*space_at_), *space_at_);
+    }
     for (const Paced& paced : paced_) {
         due = std::min(due.value_or(paced.due), paced.due);
     }
@@ -122,6 +126,11 @@ void OverlayDevice::ring() {
         storage_at_.reset(); // The first of them finds out.
         wake_waiting();
     }
+    if (space_at_.has_value() && *space_at_ <= now) {
+        space_at_.reset();
+        storage_full_ = false;
+        note_pressure();
+    }
     if (folding_now_ && fold_end_.has_value() && !fold_claimed_) {
         fold_over(std::move(*fold_end_));
     }
@@ -135,7 +144,20 @@ void OverlayDevice::ring() {
 void OverlayDevice::note_full_storage() {
     storage_full_ = true;
     storage_at_ = clock_.now() + storage_distance;
+    space_at_.reset();
     note_pressure();
+}
+
+void OverlayDevice::note_space() {
+    if (!storage_full_) {
+        return;
+    }
+    if (!space_at_.has_value()) {
+        space_at_ = clock_.now() + storage_distance;
+    }
+    storage_at_.reset();
+    set_alarm();
+    wake_waiting();
 }
 
 } // namespace godwit::block

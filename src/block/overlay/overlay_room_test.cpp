@@ -106,13 +106,34 @@ TEST(OverlayRoom, delta_on_full_storage_is_full_until_there_is_space) {
     world.until(write.outcome);
     EXPECT_TRUE(write.outcome->has_value());
     EXPECT_GE(world.time.now() - begun, std::chrono::seconds(2)); // Five attempts in vain.
-    // Told once, not at each attempt.
+    // Told once, not at each attempt; and over when it stays over.
+    EXPECT_EQ(world.pressures, (std::vector{DeltaPressure::full}));
+    world.rest();
     EXPECT_EQ(world.pressures, (std::vector{DeltaPressure::full, DeltaPressure::low}));
     EXPECT_EQ(world.device->status().slots_used, 1U);
     Request read(BlockOperation::read, 3ULL * cluster, cluster);
     world.device->submit(read.block);
     world.until(read.outcome);
     EXPECT_EQ(read.memory, write.memory);
+}
+
+TEST(OverlayRoom, last_space_for_a_small_write_is_not_told_as_space) {
+    World world(40);
+    world.delta_faults->add({.operation = BlockOperation::write, .os_errno = ENOSPC});
+    world.delta_faults->add(
+        {.operation = BlockOperation::write, .skip = 1, .count = 3, .os_errno = ENOSPC});
+    Request large(BlockOperation::write, 3ULL * cluster, 4ULL * cluster, std::byte{0x33});
+    Request small(BlockOperation::write, 20ULL * cluster, cluster);
+    world.device->submit(large.block);
+    world.device->submit(small.block);
+    world.device->kick();
+    world.until(small.outcome);
+    world.until(large.outcome);
+    EXPECT_TRUE(large.outcome->has_value());
+    EXPECT_EQ(world.delta_faults->faults(), 4U);
+    EXPECT_EQ(world.pressures, (std::vector{DeltaPressure::full}));
+    world.rest();
+    EXPECT_EQ(world.pressures, (std::vector{DeltaPressure::full, DeltaPressure::low}));
 }
 
 TEST(OverlayRoom, base_on_full_storage_ends_a_fold_and_the_delta_goes_on) {
