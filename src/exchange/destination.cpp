@@ -208,7 +208,8 @@ Granted warm(machine::Machine& machine) {
 /// Mirrors the machine and takes the rights to it, until the machine itself comes.
 Result<TakeOver> await_take_over(Standing& standing,
                                  const DestinationParts& parts,
-                                 const sys::MessageSocket& source) {
+                                 const sys::MessageSocket& source,
+                                 sys::StayOffCpus& off_vcpus) {
     for (;;) {
         WireMessage message = GODWIT_TRY(receive(source, take_over_timeout));
         if (auto* take_over = std::get_if<TakeOver>(&message)) {
@@ -219,7 +220,9 @@ Result<TakeOver> await_take_over(Standing& standing,
         }
         if (const auto* preview = std::get_if<Preview>(&message)) {
             fault_point("exchange.destination.preload");
-            GODWIT_TRY(send(source, GODWIT_TRY(mirror(standing, parts, *preview))));
+            Previewed previewed = GODWIT_TRY(mirror(standing, parts, *preview));
+            off_vcpus = standing.machine->stay_off_vcpus();
+            GODWIT_TRY(send(source, std::move(previewed)));
         } else if (const auto* devices = std::get_if<Devices>(&message)) {
             fault_point("exchange.destination.devices");
             GODWIT_TRY(standing.machine->preload_devices(
@@ -295,7 +298,9 @@ Result<std::pair<TakenMachine, LateWork>> run_destination(DestinationParts parts
     fault_point("exchange.destination.prepared");
     GODWIT_TRY(
         tell(source, trespass(fault_action("exchange.destination.trespass"), *standing.machine)));
-    TakeOver take_over = GODWIT_TRY(tell(source, await_take_over(standing, parts, source)));
+    sys::StayOffCpus off_vcpus;
+    TakeOver take_over =
+        GODWIT_TRY(tell(source, await_take_over(standing, parts, source, off_vcpus)));
     sys::TimeLine times(parts.clock);
     times.mark("hand over");
     GODWIT_TRY(tell(source, load(standing, std::move(take_over), parts, times)));

@@ -19,6 +19,7 @@
 #include "memory/guest_memory.h"
 #include "state/saved_state.h"
 #include "sys/clock.h"
+#include "sys/cpu_placement.h"
 #include "sys/fd.h"
 #include "sys/time_line.h"
 
@@ -199,6 +200,9 @@ class Machine {
     /// Until start() or stay_paused(), which the same thread must call unless the machine goes,
     /// device threads rest.
     [[nodiscard]] Status pause_to_save(std::chrono::milliseconds limit = rest_time_max);
+    /// The calling thread keeps off the CPUs of the vCPUs, as far as it can, until what this
+    /// returns goes: beside them it can do the work of those whose thread must wait.
+    [[nodiscard]] sys::StayOffCpus stay_off_vcpus() const;
     /// After pause_to_save(), of a machine that is not started again for now.
     void stay_paused() noexcept;
     [[nodiscard]] bool running() const noexcept;

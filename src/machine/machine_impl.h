@@ -17,6 +17,7 @@
 #include "machine/vcpu_state.h"
 #include "machine/vcpu_thread.h"
 #include "memory/guest_memory.h"
+#include "sys/cpu_placement.h"
 
 #include <atomic>
 #include <memory>
@@ -80,6 +81,7 @@ struct Machine::Impl {
     /// guest runs again.
     struct Collection;
     mutable std::shared_ptr<Collection> collection;
+    sys::StayOffCpus off_vcpus;               ///< As long as `collection`.
     std::vector<VcpuRecord> preloaded;        ///< By preload(), of each vCPU; empty without it.
     std::vector<std::uint32_t> guest_tsc_khz; ///< Of each vCPU loaded.
 

@@ -27,6 +27,7 @@ Status Machine::start() {
         return Error(ErrorCode::conflict, "the machine has neither booted nor been restored");
     }
     m.collection.reset();
+    m.off_vcpus = {};
     if (m.ended) {
         m.held_loops.clear();
         return Error(ErrorCode::conflict, "the guest has ended");
@@ -103,11 +104,13 @@ Status Machine::pause_to_save(std::chrono::milliseconds limit) {
 void Machine::stay_paused() noexcept {
     impl_->held_loops.clear();
     impl_->collection.reset();
+    impl_->off_vcpus = {};
 }
 
 Status Machine::stop_vcpus(sys::Moment deadline, Collect collect) {
     Impl& m = *impl_;
     if (collect == Collect::vcpu_state) {
+        m.off_vcpus = stay_off_vcpus();
         m.begin_collecting();
     } else {
         for (const auto& vcpu : m.vcpus) {

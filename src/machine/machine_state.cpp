@@ -24,11 +24,12 @@
 namespace godwit::machine {
 
 /// Each vCPU thread reads its own vCPU, but none before all have left the guest: until then one may
-/// still send another an interrupt.
+/// still send another an interrupt. A thread that does not get a CPU soon is not waited for:
+/// whoever claims its vCPU first reads it.
 struct Machine::Impl::Collection {
     explicit Collection(std::size_t vcpus)
-        : inside(static_cast<int>(vcpus)), sections(vcpus, Error(ErrorCode::internal, "not read")) {
-    }
+        : inside(static_cast<int>(vcpus)), claimed(vcpus),
+          sections(vcpus, Error(ErrorCode::internal, "not read")) {}
 
     /// Called by each vCPU thread; false if the pause was given up.
     bool wait_for_all() {
@@ -50,18 +51,31 @@ struct Machine::Impl::Collection {
         inside.notify_all();
     }
 
+    [[nodiscard]] bool claim(std::size_t vcpu) { return !claimed[vcpu].exchange(true); }
+
     static constexpr int given_up = -(1 << 20);
     static constexpr auto awake_for_others = std::chrono::microseconds(200);
     std::atomic<int> inside;
+    std::vector<std::atomic<bool>> claimed;
     std::vector<Result<state::Section>> sections;
 };
+
+sys::StayOffCpus Machine::stay_off_vcpus() const {
+    std::vector<std::uint32_t> cpus;
+    for (const auto& vcpu : impl_->vcpus) {
+        if (const auto cpu = vcpu->last_cpu()) {
+            cpus.push_back(*cpu);
+        }
+    }
+    return sys::StayOffCpus(cpus);
+}
 
 void Machine::Impl::begin_collecting() {
     collection = std::make_shared<Collection>(vcpus.size());
     for (std::size_t i = 0; i < vcpus.size(); ++i) {
         // In one order: a vCPU that has read its state must not enter the guest again.
         vcpus[i]->request_pause([this, i, kept = collection] {
-            if (kept->wait_for_all()) {
+            if (kept->wait_for_all() && kept->claim(i)) {
                 kept->sections[i] = read_vcpu_section(i);
             }
         });
@@ -87,10 +101,20 @@ Result<state::Section> Machine::Impl::read_vcpu_section(std::size_t i) const {
 Result<std::vector<state::Section>> Machine::Impl::vcpu_sections() const {
     std::vector<state::Section> sections;
     const auto read = std::exchange(collection, nullptr);
+    std::vector<bool> reads_its_own(vcpus.size(), true);
     for (std::size_t i = 0; i < vcpus.size(); ++i) {
-        vcpus[i]->finish();
-        sections.push_back(
-            GODWIT_TRY(read != nullptr ? std::move(read->sections[i]) : read_vcpu_section(i)));
+        if (read == nullptr || read->claim(i)) {
+            sections.push_back(GODWIT_TRY(read_vcpu_section(i)));
+            reads_its_own[i] = false;
+        } else {
+            sections.emplace_back();
+        }
+    }
+    for (std::size_t i = 0; i < vcpus.size(); ++i) {
+        if (reads_its_own[i]) {
+            vcpus[i]->finish();
+            sections[i] = GODWIT_TRY(std::move(read->sections[i]));
+        }
     }
     return sections;
 }

@@ -112,8 +112,8 @@ void VcpuThread::begin(std::move_only_function<void()> task, Afterwards afterwar
 }
 
 std::move_only_function<void()> VcpuThread::take_back() {
-    const std::scoped_lock lock(mutex_);
-    if (!task_) {
+    const std::unique_lock lock(mutex_);
+    if (!lock.owns_lock() || !task_) {
         return nullptr;
     }
     working_ = false;
@@ -157,6 +157,11 @@ sys::Moment VcpuThread::parked_at() const {
     return parked_at_;
 }
 
+std::optional<std::uint32_t> VcpuThread::last_cpu() const noexcept {
+    const std::scoped_lock lock(mutex_);
+    return last_cpu_.number();
+}
+
 ExitCounters VcpuThread::counters() const noexcept {
     return {.port = port_exits_.load(std::memory_order_relaxed),
             .memory = memory_exits_.load(std::memory_order_relaxed)};
@@ -168,6 +173,7 @@ void VcpuThread::body() noexcept {
         environment_.exits->run_failed(vcpu_, accepts.error());
     }
     std::unique_lock lock(mutex_);
+    last_cpu_ = sys::LastCpu::of_this_thread();
     for (;;) {
         await_order(lock);
         do_task(lock);

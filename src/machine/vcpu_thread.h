@@ -13,6 +13,7 @@
 #include "kvm/vcpu.h"
 #include "machine/vcpu_exits.h"
 #include "sys/clock.h"
+#include "sys/cpu_placement.h"
 
 #include <atomic>
 #include <condition_variable>
@@ -20,6 +21,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 namespace godwit::machine {
@@ -84,6 +86,9 @@ class VcpuThread {
     /// At the next resume, tells the guest's watchdogs that it stood still. At rest only.
     void tell_it_stood_still() noexcept { stood_still_ = true; }
 
+    /// The CPU that its thread was on last, as far as that is known. Any thread.
+    [[nodiscard]] std::optional<std::uint32_t> last_cpu() const noexcept;
+
     /// At rest only.
     [[nodiscard]] kvm::Vcpu& vcpu() noexcept { return vcpu_; }
     [[nodiscard]] const kvm::Vcpu& vcpu() const noexcept { return vcpu_; }
@@ -118,6 +123,7 @@ class VcpuThread {
     std::atomic<std::uint32_t> orders_{0};      ///< How many were given. Written under mutex_.
     Afterwards afterwards_ = Afterwards::sleep; ///< Guarded by mutex_.
     sys::Moment parked_at_;                     ///< Guarded by mutex_.
+    sys::LastCpu last_cpu_;                     ///< Guarded by mutex_.
 
     std::jthread thread_; ///< Last: it uses everything above.
 };
