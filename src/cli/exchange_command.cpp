@@ -139,11 +139,11 @@ Status check_flags(const ExchangeCommand& command) {
     const bool one_by_one = !command.all || suspend || partition;
     const std::string_view why = !command.all ? " is for --all"
                                  : suspend    ? " does not go with --mode suspend, which takes all "
-                                                "machines at once"
+                                                "machines, or none"
                                            : " does not go with --mode partition, which takes all "
                                              "machines, one by one, or none";
     const std::pair<const char*, bool> flags[] = {
-        {"--concurrency", command.concurrency > 0 && one_by_one},
+        {"--concurrency", command.concurrency > 0 && (!command.all || partition)},
         {"--keep-going", command.keep_going && one_by_one},
         {"--again", command.again && one_by_one},
         {"--order", command.order_given && (!command.all || suspend)}};
@@ -182,6 +182,7 @@ ExitCode exchange(const Session& session, const ExchangeCommand& command) {
         return suspend_exchange(session,
                                 {.machine = command.name,
                                  .prefix = command.program,
+                                 .concurrency = command.concurrency,
                                  .deadline_ms = command.deadline_ms,
                                  .prepare_ms = command.prepare_ms});
     }
@@ -239,7 +240,7 @@ void add_ways(CLI::App& exchange, ExchangeCommand& command) {
         .add_option("--deadline-ms",
                     command.deadline_ms,
                     "Longest time from when the devices come to rest until the new VMM runs the "
-                    "guest (default 5000; with suspend: until all machines are held, 10000)")
+                    "guest (default 5000; with suspend: until those of a time are held, 10000)")
         ->type_name("MS")
         ->check(CLI::Range(1, 600'000).description(""));
     exchange
@@ -254,9 +255,11 @@ void add_ways(CLI::App& exchange, ExchangeCommand& command) {
 void add_all(CLI::App& exchange, ExchangeCommand& command) {
     exchange.add_flag("--all", command.all, "All machines of this host");
     exchange
-        .add_option("--concurrency",
-                    command.concurrency,
-                    "With --all: machines at a time (default: one per four processors, at most 8)")
+        .add_option(
+            "--concurrency",
+            command.concurrency,
+            "With --all: machines at a time (default: one per four processors, at most 8; with "
+            "suspend: one per two processors)")
         ->type_name("N")
         ->check(CLI::Range(1, 64).description(""));
     exchange

@@ -81,6 +81,9 @@ ExitCode suspend_exchange(const Session& session, const SuspendCommand& command)
     if (command.deadline_ms.has_value()) {
         body["deadline_ms"] = *command.deadline_ms;
     }
+    if (command.concurrency > 0) {
+        body["concurrency"] = command.concurrency;
+    }
     if (!command.machine.empty()) {
         body["machine"] = command.machine;
     }

@@ -14,6 +14,7 @@ namespace godwit::cli {
 struct SuspendCommand {
     std::string machine;                      ///< Empty: the whole host, godwitd included.
     std::string prefix;                       ///< The new installation; empty: the present one.
+    std::uint64_t concurrency = 0;            ///< 0: one for two processors.
     std::optional<std::uint64_t> deadline_ms; ///< Default: 10 s.
     std::uint64_t prepare_ms = 30'000;
 };

@@ -110,6 +110,9 @@ Result<Supervisor::SuspendRequest> read_suspend_request(const Json& body) {
     }
     request.id = GODWIT_TRY(object.text("id", machine_name_bytes_max)).value_or("");
     request.prefix = GODWIT_TRY(object.text("to", path_bytes_max)).value_or("");
+    const auto concurrency =
+        GODWIT_TRY(object.number("concurrency", {.min = 1, .max = concurrency_max}));
+    request.concurrency = static_cast<unsigned>(concurrency.value_or(0));
     const auto deadline =
         GODWIT_TRY(object.number("deadline_ms", {.min = 1, .max = deadline_ms_max}));
     const auto prepare =

@@ -128,7 +128,8 @@ class Supervisor final : public VmmWatcher {
         std::string vmm_program;           ///< Follows from the prefix.
         std::string daemon_program;        ///< Likewise; empty: godwitd stays.
         bool all = false;                  ///< The whole host, godwitd included.
-        /// From the order to pause until all machines must be held.
+        unsigned concurrency = 0;          ///< Suspended at a time; 0: one for two processors.
+        /// From the order to pause until those machines must be held.
         std::chrono::milliseconds deadline{10'000};
         std::chrono::milliseconds prepare{30'000};
     };

@@ -33,7 +33,7 @@ Json SuspendRun::Member::to_json() const {
             {"outcome", frozen ? "frozen" : "rolled_back"},
             {"reason", trouble},
             {"blockers", blockers()},
-            {"committed", stage == Stage::committed},
+            {"committed", is_committed()},
             {"source", id_of(source)},
             {"keeper", id_of(keeper)},
             {"successor", id_of(successor)},

@@ -10,7 +10,7 @@
 
 namespace godwit::control {
 
-/// Up to where a machine has come. Those over `ready` count as at least ready.
+/// Up to where a machine has come. Those beyond `ready` count as at least ready.
 enum class Stage : std::uint8_t {
     planned,
     starting,
@@ -19,6 +19,8 @@ enum class Stage : std::uint8_t {
     holding,
     held,
     committed,
+    released, ///< Its keeper goes on.
+    over,     ///< And is done with it.
     failed
 };
 
@@ -42,6 +44,11 @@ struct SuspendRun::Member {
     bool source_gone = false;
     std::unique_ptr<Json> source_report = std::make_unique<Json>();
 
+    /// The old VMM has still to say how it ended for it.
+    [[nodiscard]] bool is_awaited() const { return !source_gone && (asked || reclaiming); }
+    [[nodiscard]] bool is_committed() const {
+        return stage >= Stage::committed && stage != Stage::failed;
+    }
     [[nodiscard]] std::vector<std::string> blockers() const;
     [[nodiscard]] Json to_json() const;
 };

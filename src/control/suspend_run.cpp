@@ -26,7 +26,6 @@ constexpr milliseconds ready_time_max{15'000};
 /// What an old VMM's own limits are longer than ours, so that it is us who give up.
 constexpr milliseconds grace{10'000};
 constexpr milliseconds request_time_max{5'000};
-constexpr milliseconds leave_time_max{5'000};
 
 } // namespace
 
@@ -40,7 +39,8 @@ void SuspendRun::enter(Step step, std::string_view phase, int number) {
     fault_point("control.suspend." + std::to_string(number));
     const sys::Moment now = supervisor_.parts_.clock.now();
     if (!phase_.empty()) {
-        (*phases_)[phase_] = sys::microseconds_between(entered_at_, now);
+        const std::int64_t before = phases_->value(phase_, std::int64_t{0}); // Of earlier groups.
+        (*phases_)[phase_] = before + sys::microseconds_between(entered_at_, now);
     }
     entered_at_ = now;
     phase_ = phase;
@@ -222,6 +222,8 @@ void SuspendRun::keeper_reached(const VmmInstance& vmm, const std::string& step)
             member->stage = Stage::ready;
         } else if (step == "held" && member->stage == Stage::holding) {
             member->stage = Stage::held;
+        } else if (member->stage == Stage::released && (step == "kept" || step == "over")) {
+            member->stage = Stage::over; // Kept again: nobody takes it now.
         }
         look();
         return;
@@ -232,6 +234,8 @@ void SuspendRun::instance_ended(const VmmInstance& vmm) {
     for (const auto& member : members_) {
         if (&vmm == member->source.get()) {
             member->source_gone = true;
+        } else if (&vmm == member->keeper.get() && member->stage == Stage::released) {
+            member->stage = Stage::over;
         } else if (&vmm == member->keeper.get() && member->stage < Stage::committed) {
             member_failed(*member, Error(ErrorCode::peer_closed, "its keeper: " + vmm.trouble()));
         } else if (&vmm == member->successor.get() && member->stage < Stage::committed) {
@@ -250,7 +254,7 @@ void SuspendRun::source_answered(Member& member, Result<Json> answer) {
     }
     const std::string outcome =
         answer.has_value() ? text_member(*answer, "outcome") : std::string("unknown");
-    if (outcome == "failed_after_commit" && member.stage != Stage::committed) {
+    if (outcome == "failed_after_commit" && !member.is_committed()) {
         reclaim(member); // Also if it has counted as failed since its keeper is gone.
     }
     if (outcome == "done" || member.stage >= Stage::committed) {
@@ -313,133 +317,12 @@ void SuspendRun::member_failed(Member& member, const Error& why) {
         member.stage = Stage::failed;
         member.trouble = why.to_string();
         log::warn("suspension_failed", {{"machine", member.name}, {"reason", member.trouble}});
-        if (member.keeper != nullptr && member.keeper->alive() && step_ != Step::prepare) {
+        if (member.keeper != nullptr && member.keeper->alive() && any_committed_) {
+            member.keeper->call("abort", Json::object(), request_time_max, Reply<Json>());
+        } else if (member.keeper != nullptr && member.keeper->alive() && step_ != Step::prepare) {
             give_up(why);
         }
     }
-    look();
-}
-
-/// Looks whether the present step is over for every machine.
-void SuspendRun::look() {
-    const auto all = [this](auto condition) {
-        return std::ranges::all_of(members_, [&](const auto& m) { return condition(*m); });
-    };
-    const bool any_failed =
-        std::ranges::any_of(members_, [](const auto& m) { return m->stage == Stage::failed; });
-    switch (step_) {
-    case Step::prepare:
-        if (all([](const Member& m) { return m.stage >= Stage::ready; })) {
-            if (any_failed || !host_blockers_.empty()) {
-                give_up(Error(ErrorCode::conflict, "the hypervisor cannot be exchanged"));
-            } else {
-                hold();
-            }
-        }
-        break;
-    case Step::hold:
-        if (any_failed) {
-            give_up(Error(ErrorCode::conflict, "a machine could not be suspended"));
-        } else if (all([](const Member& m) { return m.stage == Stage::held; })) {
-            commit();
-        }
-        break;
-    case Step::commit:
-        if (all([](const Member& m) { return m.stage >= Stage::committed; })) {
-            retire();
-        }
-        break;
-    case Step::retire:
-        if (!all([](const Member& m) {
-                const bool waiting = m.asked || m.reclaiming;
-                return m.source_gone || !waiting;
-            })) {
-            break;
-        }
-        if (all([](const Member& m) { return m.stage == Stage::failed; })) {
-            why_ = Error(ErrorCode::conflict, "no machine was committed");
-            finish_given_up(); // Nothing has changed, so godwitd stays too.
-        } else {
-            note_and_replace();
-        }
-        break;
-    case Step::giving_up:
-        if (all([](const Member& m) { return !m.asked && !m.reclaiming; })) {
-            finish_given_up();
-        }
-        break;
-    case Step::plan:
-    case Step::over:
-        break;
-    }
-}
-
-void SuspendRun::hold() {
-    enter(Step::hold, "pause", 4);
-    arm(request_.deadline, [this] {
-        give_up(Error(ErrorCode::timeout,
-                      "not every machine was suspended within " +
-                          std::to_string(request_.deadline.count()) + " ms"));
-    });
-    for (const auto& member : members_) {
-        member->stage = Stage::holding;
-        member->keeper->call(
-            "hold",
-            Json::object(),
-            request_time_max,
-            Reply<Json>([weak = weak_from_this(), raw = member.get()](const Result<Json>& answer) {
-                if (const auto self = weak.lock(); self != nullptr && !answer.has_value()) {
-                    self->member_failed(*raw, answer.error());
-                }
-            }));
-    }
-}
-
-void SuspendRun::commit() {
-    enter(Step::commit, "commit", 5);
-    timer_.reset();
-    for (const auto& member : members_) {
-        member->keeper->call(
-            "commit",
-            Json::object(),
-            request_time_max,
-            Reply<Json>([weak = weak_from_this(), raw = member.get()](const Result<Json>& answer) {
-                if (const auto self = weak.lock()) {
-                    self->committed(*raw, answer);
-                }
-            }));
-    }
-}
-
-/// Whatever was answered, the record knows. A machine that was not committed goes on where it was.
-void SuspendRun::committed(Member& member, const Result<Json>& answer) {
-    const handover::Ownership now = member.record->read();
-    const bool ours = now.owner == member.source->instance();
-    if (answer.has_value() || (!ours && now.tenure == handover::Tenure::running)) {
-        member.stage = Stage::committed;
-    } else {
-        member.stage = Stage::failed;
-        member.trouble = answer.error().to_string();
-        member.keeper->kill("its commit failed");
-        if (!member.asked) {
-            reclaim(member);
-        }
-    }
-    look();
-}
-
-/// An old VMM's report is its last act before it ends; nobody waits for what the kernel then tears
-/// down. Its keeper goes on when its connection is closed.
-void SuspendRun::retire() {
-    enter(Step::retire, "retire", 6);
-    arm(leave_time_max, [this] {
-        for (const auto& member : members_) {
-            if (member->stage == Stage::committed && !member->source_gone && member->asked) {
-                // The record says that it must not run the guest any more.
-                member->source->kill("its machine was suspended and it did not say so");
-            }
-        }
-    });
     look();
 }
 
@@ -455,14 +338,14 @@ void SuspendRun::note_and_replace() {
     }
     for (const auto& member : members_) {
         MachineEntry* const entry = supervisor_.find(member->name);
-        if (entry != nullptr && member->stage == Stage::committed) {
+        if (entry != nullptr && member->is_committed()) {
             entry->program = request_.vmm_program;
         }
     }
     if (request_.daemon_program.empty()) {
         supervisor_.suspension_ =
             std::make_unique<Suspension>(supervisor_, std::make_unique<Json>(note), operation_);
-        members_.clear(); // The lifelines: the keepers go on.
+        members_.clear();
         supervisor_.suspension_->begin();
         supervisor_.suspend_.reset();
         return;
@@ -472,7 +355,7 @@ void SuspendRun::note_and_replace() {
 }
 
 Status SuspendRun::cancel() {
-    if (step_ > Step::hold) {
+    if (any_committed_ || step_ >= Step::giving_up) {
         return Error(ErrorCode::conflict,
                      "the exchange is past the point where it can be cancelled (" + phase_ + ")");
     }
@@ -481,7 +364,7 @@ Status SuspendRun::cancel() {
 }
 
 void SuspendRun::give_up(const Error& why) {
-    if (step_ > Step::hold) {
+    if (any_committed_ || step_ >= Step::giving_up) {
         return;
     }
     why_ = why;

@@ -61,7 +61,7 @@ class WholeHost(SuspendHost):
             return all(m["state"] == "frozen" for m in self.machines().values())
 
         report = {}
-        exchange = threading.Thread(target=lambda: report.update(self.suspend(self.new)))
+        exchange = threading.Thread(target=lambda: report.update(self.suspend(self.new, "--concurrency", "2")))
         exchange.start()
         self.wait_for(look, "never frozen")
         self.assertEqual(len(holders), 6, "per machine the old VMM, a keeper and its guard")
@@ -210,7 +210,7 @@ class Refused(SuspendHost):
         self.run_machines(1)
         before = self.pids()
         way = ["exchange", "--all", "--mode", "suspend"]
-        for flags in (["--order", "name"], ["--concurrency", "2"], ["--keep-going"], ["--again"]):
+        for flags in (["--order", "name"], ["--keep-going"], ["--again"]):
             self.assertIn("does not go with --mode suspend", self.godwit(*way, *flags, code=2).stderr)
         plan = json.loads(self.godwit(*way, "--to", str(self.old), "--dry-run", "--json").stdout)
         self.assertEqual([machine["action"] for machine in plan["machines"]], ["exchange"], plan)
@@ -230,13 +230,31 @@ class Refused(SuspendHost):
         self.run_machines(3)
         before = self.pids()
         memory = self.shared_memory_kib()
-        report = self.suspend(self.new, "--deadline-ms", "800", code=1)
+        report = self.suspend(self.new, "--deadline-ms", "800", "--concurrency", "3", code=1)
         self.assertEqual(report["outcome"], "rolled_back", report)
         for pid in self.processes("godwit-keeper"):  # Hanging on purpose.
             os.kill(pid, signal.SIGKILL)
         self.unchanged(before)
         self.assertLessEqual(abs(self.shared_memory_kib() - memory), memory // 100)
         for name in self.consoles:
+            self.content(name)
+
+    def test_machines_go_one_after_the_other_and_one_that_fails_stays(self):
+        """HE-5: the second of three cannot be held when the first runs in its new VMM already."""
+        place, _ = self.faulty("f", "m2", "handover.source.5:hang", base="godwit-vmm")
+        self.start_daemon(place=place)
+        self.run_machines(3)
+        before = self.pids()
+        report = self.suspend(self.old, "--deadline-ms", "800", "--concurrency", "1", code=None)
+        self.assertEqual((report["outcome"], report["counts"]), ("partial", {"done": 2, "rolled_back": 1}), report)
+        self.assertEqual([(machine["machine"], machine["outcome"]) for machine in report["machines"]],
+                         [("m1", "done"), ("m2", "rolled_back"), ("m3", "done")])
+        self.assertIn("m2 is rolled_back: ", report["reason"])
+        self.assertIn("within 800 ms", report["reason"])
+        self.assertEqual({name for name, pid in self.pids().items() if pid == before[name]}, {"m2"})
+        for name in self.consoles:
+            self.runs(name)
+        for name in ("m1", "m3"):
             self.content(name)
 
     def test_new_godwitd_that_does_not_understand_its_arguments(self):

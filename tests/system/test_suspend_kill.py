@@ -63,9 +63,10 @@ class KillSweep(SuspendHost):
         self.runs("m2")
         self.content("m2")
 
-    def m1_is_frozen(self):
+    def m1_is_frozen_in(self, place):
+        """As the godwitd of that place says."""
         try:
-            return self.machines()["m1"]["state"] == "frozen"
+            return bool(self.processes(str(place / "bin/godwitd"))) and self.machines()["m1"]["state"] == "frozen"
         except (OSError, KeyError):
             return False  # One godwitd has gone, the other one comes.
 
@@ -77,7 +78,7 @@ class KillSweep(SuspendHost):
         client = self.godwit_in_background("exchange", "--all", "--mode", "suspend", "--to", str(place))
         self.wait_for(lambda: self.reached("exchange.destination.load"), "the new VMM does not load")
         # The new godwitd must have got the owner record from one of them before they die (src/control/README.md).
-        self.wait_for(self.m1_is_frozen, "the new godwitd does not find m1")
+        self.wait_for(lambda: self.m1_is_frozen_in(place), "the new godwitd does not find m1")
         for pid in self.processes("--machine m1 "):
             if "godwit-keeper" in cmdline(pid) and "--guard" not in cmdline(pid):
                 os.kill(pid, signal.SIGKILL)
