@@ -84,6 +84,15 @@ Result<std::optional<handover::OwnerRecord>> take_record(sys::FdManifest& descri
         handover::OwnerRecord::adopt(GODWIT_TRY(descriptors.take("owner")), machine_id)));
 }
 
+void show_record(const Standing& standing, const DestinationParts& parts) {
+    if (!standing.record.has_value() || !parts.record_known) {
+        return;
+    }
+    if (Result<sys::Fd> copy = standing.record->fd().duplicate(); copy.has_value()) {
+        parts.record_known(standing.spec.id, std::move(*copy));
+    }
+}
+
 /// The machine as it may be built before the source trusts it: nothing here can be changed.
 Result<std::unique_ptr<machine::Machine>> build_without_rights(const machine::MachineSpec& spec,
                                                                machine::Resources resources,
@@ -231,6 +240,7 @@ Result<TakeOver> await_take_over(Standing& standing,
         } else if (auto* grant = std::get_if<Grant>(&message)) {
             fault_point("exchange.destination.grant");
             GODWIT_TRY(take_rights(standing, *grant));
+            show_record(standing, parts);
             if (grant->fetch_later) {
                 standing.fetch = GODWIT_TRY(standing.machine->prepare_fetch(warm_time_max));
                 GODWIT_TRY(send(source, Granted{}));
@@ -294,6 +304,7 @@ Result<std::pair<TakenMachine, LateWork>> run_destination(DestinationParts parts
     fault_point("exchange.destination.hello");
     Offer offer = GODWIT_TRY(tell(source, expect<Offer>(source, offer_timeout)));
     Standing standing = GODWIT_TRY(tell(source, build(std::move(offer), parts)));
+    show_record(standing, parts);
     GODWIT_TRY(send(source, Prepared{}));
     fault_point("exchange.destination.prepared");
     GODWIT_TRY(

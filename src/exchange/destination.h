@@ -56,6 +56,9 @@ struct DestinationParts {
     const sys::Clock& clock;
     ForeignMemory* memory = nullptr; ///< Borrowed; null: it stays with its instance.
     const PageMap& page_map;
+    /// Called on this thread with a duplicate of the machine's owner record as soon as it is here:
+    /// who hangs later can still be told apart from who owns nothing. May be empty.
+    std::function<void(const std::string& machine_id, sys::Fd record)> record_known = {};
 };
 
 struct TakenMachine {

@@ -197,18 +197,19 @@ Status Service::check_disks_complete() const {
 }
 
 void Service::give_record(const ControlServer::Reply& reply) const {
-    if (!record_) {
+    if (!record_ && !record_ahead_) {
         reply.error(Error(ErrorCode::not_found, "this process has no owner record yet"));
         return;
     }
-    Result<sys::Fd> fd = record_->fd().duplicate();
+    Result<sys::Fd> fd = (record_ ? record_->fd() : record_ahead_->fd).duplicate();
     if (!fd.has_value()) {
         reply.error(fd.error());
         return;
     }
     std::vector<sys::Fd> passed;
     passed.push_back(std::move(*fd));
-    reply.result({{"machine_id", machine_->spec().id}}, std::move(passed));
+    reply.result({{"machine_id", record_ ? machine_->spec().id : record_ahead_->machine_id}},
+                 std::move(passed));
 }
 
 /// Where RAM of kind "pool" lies, for a godwitd that has just been started and knows no pool.

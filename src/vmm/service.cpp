@@ -208,7 +208,13 @@ Status Service::begin_incoming() {
              .endpoints_section = state::on_trial(Consoles::section),
              .clock = clock_,
              .memory = foreign_memory_.get(),
-             .page_map = page_map_},
+             .page_map = page_map_,
+             .record_known =
+                 [this](const std::string& machine_id, sys::Fd record) {
+                     loop_->post([this, machine_id, record = std::move(record)]() mutable {
+                         record_ahead_ = {.machine_id = machine_id, .fd = std::move(record)};
+                     });
+                 }},
             *source);
         // Functions kept by the loop must be copyable or moved; the pair is moved through a shared
         // pointer.
@@ -231,6 +237,7 @@ void Service::taken(Result<std::pair<exchange::TakenMachine, exchange::LateWork>
     auto& [taken, work] = *result;
     machine_ = std::move(taken.machine);
     record_ = std::move(taken.record);
+    record_ahead_.reset();
     role_ = Role::owner;
     set_state(taken.paused ? RunState::paused : RunState::running);
     log::info("taken_over", {{"machine", options_.machine}, {"epoch", taken.ownership.epoch}});

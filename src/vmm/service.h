@@ -136,6 +136,12 @@ class Service {
     bool confined_ = false; ///< Started in a service partition and not yet let out of it.
     exchange::PageMap page_map_;
     std::optional<handover::OwnerRecord> record_;
+    /// Of a successor: the record of the machine it is about to take, only to be shown to others.
+    struct ShownRecord {
+        std::string machine_id;
+        sys::Fd fd;
+    };
+    std::optional<ShownRecord> record_ahead_;
     Role role_ = Role::owner;
     RunState state_ = RunState::building;
     std::optional<handover::Ownership> lost_to_; ///< Frozen: the claim that took the machine.
