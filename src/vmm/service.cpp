@@ -7,8 +7,6 @@
 #include "vmm/pool_memory.h"
 #include "vmm/snapshot.h"
 
-#include <sys/epoll.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 
 #include <fcntl.h>
@@ -63,28 +61,12 @@ Service::~Service() {
 
 /// SIGTERM asks the guest to power off, a second one ends it; SIGINT ends it at once.
 Status Service::watch_signals() {
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    if (::pthread_sigmask(SIG_BLOCK, &signals, nullptr) != 0) {
-        return Error(ErrorCode::internal, "block signals");
-    }
-    signal_fd_ = sys::Fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!signal_fd_.valid()) {
-        return Error::from_errno(errno, "watch signals");
-    }
-    signal_watch_ =
-        GODWIT_TRY(loop_->watch(signal_fd_, EPOLLIN, [this, asked = false](std::uint32_t) mutable {
-            signalfd_siginfo info{};
-            if (::read(signal_fd_.raw(), &info, sizeof(info)) !=
-                static_cast<ssize_t>(sizeof(info))) {
-                return;
-            }
-            const bool force = asked || info.ssi_signo == SIGINT || !stop_guest(false).has_value();
+    end_signals_ =
+        GODWIT_TRY(sys::EndSignals::watch(*loop_, [this, asked = false](int signal) mutable {
+            const bool force = asked || signal == SIGINT || !stop_guest(false).has_value();
             asked = true;
             if (force) {
-                log::info("ending_on_signal", {{"signal", info.ssi_signo}});
+                log::info("ending_on_signal", {{"signal", signal}});
                 end(1);
             }
         }));

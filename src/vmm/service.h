@@ -23,6 +23,7 @@
 #include "sys/cancel.h"
 #include "sys/clock.h"
 #include "sys/control_server.h"
+#include "sys/end_signals.h"
 #include "sys/event_loop.h"
 #include "vmm/consoles.h"
 #include "vmm/document_file.h"
@@ -130,8 +131,7 @@ class Service {
     const sys::Clock& clock_;
     sys::Moment started_at_;
     std::unique_ptr<sys::EventLoop> loop_;
-    sys::Fd signal_fd_;
-    sys::EventLoop::Handle signal_watch_;
+    std::unique_ptr<sys::EndSignals> end_signals_;
     std::unique_ptr<ControlServer> control_;
     bool confined_ = false; ///< Started in a service partition and not yet let out of it.
     exchange::PageMap page_map_;
