@@ -111,9 +111,8 @@ std::string disk_fleet_text(const Json& report) {
     }
     const Json counts = member(report, "counts");
     return table.to_string() + totals_text(member(report, "plan")) +
-           std::to_string(number_member(counts, "moved")) + " moved" + counts_text(counts) +
-           ", in " + time_of(report, "moves_us") + " after " + time_of(report, "total_us") +
-           " with measuring\n";
+           std::to_string(number_member(counts, "moved")) + " moved" + counts_text(counts) + "; " +
+           time_of(report, "moves_us") + ", with measuring " + time_of(report, "total_us") + "\n";
 }
 
 std::vector<std::string> disk_fleet_lines(const Json& progress, std::size_t rows_max) {
@@ -154,9 +153,11 @@ std::vector<std::string> disk_fleet_lines(const Json& progress, std::size_t rows
         at = end + 1;
     }
     const Json counts = member(progress, "counts");
-    lines.push_back(std::to_string(number_member(counts, "moved")) + " of " +
-                    std::to_string(list.size()) + " moved" + counts_text(counts) + "; measured " +
-                    std::to_string(number_member(progress, "measured")));
+    const bool planned = std::ranges::any_of(
+        list, [](const Json& disk) { return !text_member(disk, "scheme").empty(); });
+    const std::string done = planned ? "moved" : "measured";
+    lines.push_back(std::to_string(number_member(planned ? counts : progress, done)) + " of " +
+                    std::to_string(list.size()) + " " + done + counts_text(counts));
     return lines;
 }
 
