@@ -110,7 +110,7 @@ TEST(commands, wrong_ones_are_usage_errors) {
                                                {"exchange", "--all", "--concurrency", "0"},
                                                {"exchange", "--dry-run", "--history"},
                                                {"exchange", "--keep-going", "--stop-on-failure"},
-                                               {"disk", "move", "web1:disk0"},
+                                               {"disk", "move", "a:*", "--concurrency", "0"},
                                                {"disk", "move", "a:disk0", "b", "--scheme", "x"},
                                                {"disk", "move", "a:disk0", "b", "--gamma", "2"},
                                                {"disk", "cancel"},

@@ -1,6 +1,7 @@
 /// disk: move, list, cancel and refresh. Snapshot, merge and check: disk_layer_commands.cpp.
 
 #include "cli/commands.h"
+#include "cli/disk_fleet_command.h"
 #include "cli/disk_name.h"
 #include "cli/disk_text.h"
 #include "cli/export_client.h"
@@ -62,18 +63,82 @@ struct MoveCommand {
     double gamma = 0.5;
     bool safe = false;
     bool unsafe = false;
+    bool all = false; ///< From here on: of many disks.
+    std::vector<std::string> pool;
+    std::uint32_t concurrency = 0;
+    bool dry_run = false;
+    bool keep_going = false;
 };
 
+std::string machine_of(const std::string& disk) {
+    return disk.substr(0, disk.find(':'));
+}
+
+bool names_many(const MoveCommand& command) {
+    return command.all || command.disk.ends_with(":*");
+}
+
+/// What would be left out without a word is refused.
+Status check_many(const MoveCommand& command) {
+    if (command.all != command.disk.empty() || command.pool.empty() ||
+        !command.destination.empty()) {
+        return Error(ErrorCode::invalid_argument,
+                     "many disks: say --all or MACHINE:*, and --to DIRECTORY");
+    }
+    if (!command.all) {
+        GODWIT_TRY(control::check_machine_name(machine_of(command.disk)));
+    }
+    if (command.scheme != "auto" || command.safe) {
+        return Error(ErrorCode::invalid_argument,
+                     "--scheme and --safe are for one disk: of many, each gets the scheme that "
+                     "makes the whole cheapest");
+    }
+    return ok();
+}
+
+Status check_one(const MoveCommand& command) {
+    if (command.disk.empty() || command.destination.empty()) {
+        return Error(ErrorCode::invalid_argument,
+                     "say which disk and where to, like web1:disk0 /mnt/fast/web1.raw; or --all "
+                     "and --to");
+    }
+    if (!command.pool.empty() || command.concurrency != 0 || command.dry_run ||
+        command.keep_going) {
+        return Error(ErrorCode::invalid_argument,
+                     "--to, --concurrency, --dry-run and --keep-going are for --all or MACHINE:*");
+    }
+    if (command.unsafe && command.scheme != "lr") {
+        return Error(ErrorCode::invalid_argument,
+                     "--unsafe is for --scheme lr: the other schemes keep the source complete "
+                     "anyway");
+    }
+    return ok();
+}
+
+ExitCode move_many(const Session& session, const MoveCommand& command, std::uint64_t limit) {
+    return move_disks(session,
+                      {.machine = machine_of(command.disk),
+                       .directories = command.pool,
+                       .limit_bytes_per_second = limit,
+                       .gamma = command.gamma,
+                       .concurrency = command.concurrency,
+                       .unsafe = command.unsafe,
+                       .dry_run = command.dry_run,
+                       .keep_going = command.keep_going});
+}
+
 ExitCode move_disk(const Session& session, const MoveCommand& command) {
+    const Status sensible = names_many(command) ? check_many(command) : check_one(command);
+    if (!sensible.has_value()) {
+        return session.fail(sensible.error());
+    }
     const Result<std::uint64_t> limit =
         command.limit.empty() ? Result<std::uint64_t>(0) : parse_size(command.limit);
     if (!limit.has_value()) {
         return session.fail(limit.error());
     }
-    if (command.unsafe && command.scheme != "lr") {
-        return session.fail(Error(ErrorCode::invalid_argument,
-                                  "--unsafe is for --scheme lr: the other schemes keep the source "
-                                  "complete anyway"));
+    if (names_many(command)) {
+        return move_many(session, command, *limit);
     }
     const Json body{{"destination", absolute_path(command.destination)},
                     {"scheme", command.scheme},
@@ -101,19 +166,39 @@ ExitCode move_disk(const Session& session, const MoveCommand& command) {
     return conclude(session, operation, disk_move_text);
 }
 
+void add_many(CLI::App& move, MoveCommand& command) {
+    move.add_flag("--all", command.all, "The disks of all machines of this host");
+    move.add_option("--to",
+                    command.pool,
+                    "With --all or MACHINE:*: directories the images go to, separated by commas")
+        ->type_name("DIR[,DIR..]")
+        ->delimiter(',')
+        ->allow_extra_args(false);
+    move.add_option("--concurrency",
+                    command.concurrency,
+                    "With --all or MACHINE:*: moves at a time at each device, at most (default: as "
+                    "many as are best)")
+        ->type_name("N")
+        ->check(CLI::Range(1, 8).description(""));
+    move.add_flag(
+        "--dry-run", command.dry_run, "With --all or MACHINE:*: measure and plan, move nothing");
+    move.add_flag("--keep-going",
+                  command.keep_going,
+                  "With --all or MACHINE:*: also when something speaks against some of the disks");
+}
+
 void add_move(CLI::App& disk, Invocation& invocation) {
     auto command = std::make_shared<MoveCommand>();
     CLI::App* const move = disk.add_subcommand("move", "Move a disk while its guest uses it");
     move->add_option("MACHINE:DISK|EXPORT",
                      command->disk,
                      "Like web1:disk0; or the name of what a godwit-blk exports, or its control "
-                     "socket")
-        ->required();
+                     "socket; or web1:* for all disks of a machine, with --to");
     move->add_option("DEST",
                      command->destination,
                      "File or block device at least as large as the disk; a file that is not "
-                     "there is made")
-        ->required();
+                     "there is made");
+    add_many(*move, *command);
     move->add_option("--scheme",
                      command->scheme,
                      "auto (default): what costs least here; dbt, slr: copy, then what changed, "
@@ -129,7 +214,8 @@ void add_move(CLI::App& disk, Invocation& invocation) {
                                       "(default)");
     move->add_flag("--unsafe",
                    command->unsafe,
-                   "With lr: it does not. If the VMM is killed on the way, the disk is lost")
+                   "With lr: it does not. If the VMM is killed on the way, the disk is lost. Of "
+                   "many disks: lr may be taken")
         ->excludes(safe);
     move->add_option("--limit", command->limit, "Copy at most so much per second, like 50M")
         ->type_name("SIZE");
@@ -150,10 +236,22 @@ void add_move(CLI::App& disk, Invocation& invocation) {
         "Of an export the new place is noted beside the image, in IMAGE.place, which the next\n"
         "'godwit-blk serve IMAGE' follows.\n"
         "\n"
+        "Many disks: devices are measured and each guest is watched for a second, one disk after\n"
+        "the other where they share a device. Then all moves are planned together: order, moves\n"
+        "at a time, and for each disk the scheme that makes the sum of the costs least. Room and\n"
+        "names are checked before anything begins; a move that fails leaves the others alone\n"
+        "(exit code 1; the report says where each lies). Images are named MACHINE-DISK.raw. "
+        "Ctrl-C\n"
+        "brings back what is under way and begins no more; what has moved stays moved. Exports "
+        "are\n"
+        "not among --all.\n"
+        "\n"
         "Examples:\n"
         "  godwit disk move web1:disk0 /mnt/fast/web1.raw\n"
         "  godwit disk move web1:disk0 /dev/nvme1n1p2 --scheme mirror --limit 200M\n"
         "  godwit disk move web2 /mnt/fast/web2.raw\n"
+        "  godwit disk move --all --to /mnt/a,/mnt/b --dry-run\n"
+        "  godwit disk move 'web1:*' --to /mnt/fast --gamma 0.2\n"
         "  godwit disk list web1\n"
         "  godwit disk cancel web1:disk0");
     move->callback([command, &invocation] {

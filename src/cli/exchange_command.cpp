@@ -5,6 +5,7 @@
 #include "cli/live_table.h"
 #include "cli/operate.h"
 #include "cli/run_flags.h"
+#include "cli/size_text.h"
 #include "cli/suspend_command.h"
 #include "control/exchange_mode.h"
 
@@ -101,13 +102,24 @@ ExitCode show_history(const Session& session, const ExchangeCommand& command) {
     return ExitCode::done;
 }
 
+constexpr LiveRows machine_rows{
+    .list = "machines",
+    .name = [](const Json& machine) { return control::text_member(machine, "machine"); },
+    .end = [](const Json& machine) -> std::string {
+        const Json blackout = machine.value("blackout_us", Json());
+        return blackout.is_number_integer()
+                   ? ", stood still for " + duration_text(blackout.get<std::int64_t>())
+                   : "";
+    },
+    .lines = progress_lines};
+
 ExitCode exchange_all(const Session& session, const ExchangeCommand& command) {
     const Result<DaemonClient> daemon = session.daemon();
     Result<Json> operation = daemon.has_value()
                                  ? daemon->put("/api/v1/exchange", body_of_all(command))
                                  : Result<Json>(daemon.error());
     if (operation.has_value()) {
-        LiveTable table(session);
+        LiveTable table(session, machine_rows);
         const auto show = [&](const Json& now) { table.show(now); };
         operation = command.mode == "partition"
                         ? follow_to_the_next_daemon(session, *daemon, std::move(*operation), show)

@@ -1,7 +1,5 @@
 #include "cli/live_table.h"
 
-#include "cli/exchange_text.h"
-#include "cli/size_text.h"
 #include "cli/table.h"
 #include "sys/terminal.h"
 
@@ -14,7 +12,7 @@ namespace godwit::cli {
 using control::Json;
 using control::text_member;
 
-LiveTable::LiveTable(const Session& session) {
+LiveTable::LiveTable(const Session& session, const LiveRows& rows) : rows_(rows) {
     if (session.json) {
         return;
     }
@@ -44,13 +42,13 @@ void LiveTable::show(const Json& operation) {
         redraw(running);
     } else if (form_ == Form::lines) {
         const Json& told = running.is_object() ? running : result;
-        tell_ends(told.is_object() ? told.value("machines", Json()) : Json());
+        tell_ends(told.is_object() ? told.value(rows_.list, Json()) : Json());
     }
 }
 
 void LiveTable::redraw(const Json& progress) {
     erase();
-    for (std::string& line : progress_lines(progress, rows_max)) {
+    for (std::string& line : rows_.lines(progress, rows_max)) {
         line.resize(std::min<std::size_t>(line.size(), columns_ - 1));
         std::fprintf(stderr, "%s\n", line.c_str());
         ++lines_shown_;
@@ -58,21 +56,17 @@ void LiveTable::redraw(const Json& progress) {
     std::fflush(stderr);
 }
 
-void LiveTable::tell_ends(const Json& machines) {
-    for (const Json& machine : machines) {
-        const std::string name = text_member(machine, "machine");
-        const std::string outcome = text_member(machine, "outcome");
+void LiveTable::tell_ends(const Json& rows) {
+    for (const Json& row : rows) {
+        const std::string name = rows_.name(row);
+        const std::string outcome = text_member(row, "outcome");
         const bool open = outcome == "waiting" || outcome == "under_way";
         if (open || !ended_.emplace(name, outcome).second) {
             continue;
         }
-        const Json blackout = machine.value("blackout_us", Json());
-        std::string line = "[" + std::to_string(ended_.size()) + "/" +
-                           std::to_string(machines.size()) + "] " + name + ": " + outcome;
-        if (blackout.is_number_integer()) {
-            line += ", stood still for " + duration_text(blackout.get<std::int64_t>());
-        }
-        if (const std::string reason = text_member(machine, "reason"); !reason.empty()) {
+        std::string line = "[" + std::to_string(ended_.size()) + "/" + std::to_string(rows.size()) +
+                           "] " + name + ": " + outcome + rows_.end(row);
+        if (const std::string reason = text_member(row, "reason"); !reason.empty()) {
             line += ": " + reason;
         }
         std::fprintf(stderr, "%s\n", printable(line).c_str());

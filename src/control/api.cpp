@@ -1,5 +1,6 @@
 #include "control/api.h"
 
+#include "control/disk_requests.h"
 #include "control/exchange_request.h"
 #include "control/json_text.h"
 
@@ -113,7 +114,7 @@ struct Api::Route {
 };
 
 std::span<const Api::Route> Api::table() {
-    static constexpr std::array<Route, 30> routes{{
+    static constexpr std::array<Route, 31> routes{{
         {"GET", "/metrics", &Api::metrics},
         {"GET", "/api/v1/version", &Api::version},
         {"GET", "/api/v1/machines", &Api::list_machines},
@@ -128,6 +129,7 @@ std::span<const Api::Route> Api::table() {
         {"PUT", "/api/v1/machines/{name}/balloon", &Api::balloon},
         {"PUT", "/api/v1/machines/{name}/disks/{disk}/refresh", &Api::refresh_disk},
         {"GET", "/api/v1/machines/{name}/disks", &Api::disks},
+        {"PUT", "/api/v1/disks/move", &Api::move_disks},
         {"PUT", "/api/v1/machines/{name}/disks/{disk}/move", &Api::move_disk},
         {"DELETE", "/api/v1/machines/{name}/disks/{disk}/move", &Api::cancel_disk_move},
         {"PUT", "/api/v1/machines/{name}/disks/{disk}/snapshot", &Api::snapshot_disk},
@@ -365,40 +367,6 @@ void Api::balloon(Call call) {
     pass_on(std::move(call), "set_balloon", *params);
 }
 
-namespace {
-
-Status check_disk_name(const std::string& name) {
-    constexpr std::size_t disk_name_bytes_max = 32;
-    if (name.size() > disk_name_bytes_max) {
-        return Error(ErrorCode::invalid_argument, "a disk's name is like 'disk0'");
-    }
-    return ok();
-}
-
-/// As a VMM takes them.
-Result<Json> read_disk_move(const Json& body) {
-    constexpr std::size_t scheme_bytes_max = 16;
-    JsonObject object = GODWIT_TRY(JsonObject::of(body));
-    Json params{{"destination", GODWIT_TRY(object.required_text("destination", path_bytes_max))},
-                {"unsafe", GODWIT_TRY(object.flag("unsafe", false))}};
-    params["scheme"] = GODWIT_TRY(object.text("scheme", scheme_bytes_max)).value_or("auto");
-    params["limit_bytes_per_second"] =
-        GODWIT_TRY(object.number("limit_bytes_per_second", {})).value_or(0);
-    params["gamma"] = GODWIT_TRY(object.fraction("gamma")).value_or(0.5);
-    GODWIT_TRY(object.finish());
-    return params;
-}
-
-Result<Json> read_disk_snapshot(const Json& body) {
-    JsonObject object = GODWIT_TRY(JsonObject::of(body));
-    Json params{{"delta", GODWIT_TRY(object.required_text("delta", path_bytes_max))}};
-    params["bytes"] = GODWIT_TRY(object.number("bytes", {})).value_or(0);
-    GODWIT_TRY(object.finish());
-    return params;
-}
-
-} // namespace
-
 void Api::refresh_disk(Call call) {
     const Status good = check_disk_name(call.values[1]);
     if (!good.has_value()) {
@@ -424,6 +392,14 @@ void Api::move_disk(Call call) {
     const Result<std::uint64_t> operation =
         params.has_value() ? supervisor_.move_disk(call.values[0], call.values[1], *params)
                            : Result<std::uint64_t>(params.error());
+    answer_operation(std::move(call), operation);
+}
+
+void Api::move_disks(Call call) {
+    Result<DiskMoveAllRequest> request = read_disk_move_all(call.body);
+    const Result<std::uint64_t> operation = request.has_value()
+                                                ? supervisor_.move_disks(std::move(*request))
+                                                : Result<std::uint64_t>(request.error());
     answer_operation(std::move(call), operation);
 }
 

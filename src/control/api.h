@@ -91,6 +91,7 @@ class Api {
     void refresh_disk(Call call);
     void disks(Call call);
     void move_disk(Call call);
+    void move_disks(Call call);
     void cancel_disk_move(Call call);
     void snapshot_disk(Call call);
     void merge_disk(Call call);

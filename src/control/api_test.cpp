@@ -91,6 +91,12 @@ TEST_F(api, wrong_bodies_name_the_path) {
              {"PUT", "/api/v1/exchange/plan", R"({"machine":"NO"})", "/machine"},
              {"PUT", "/api/v1/exchange/plan", R"({"machine":7})", "/machine"},
              {"PUT", "/api/v1/machines/web1/snapshot", R"({})", "/directory"},
+             {"PUT", "/api/v1/disks/move", R"({"to":[]})", "/to"},
+             {"PUT", "/api/v1/disks/move", R"({"to":["/tmp",7]})", "/to"},
+             {"PUT", "/api/v1/disks/move", R"({"to":["tmp"]})", "/to"},
+             {"PUT", "/api/v1/disks/move", R"({"to":["/tmp"],"machine":"NO"})", "/machine"},
+             {"PUT", "/api/v1/disks/move", R"({"to":["/tmp"],"concurrency":9})", "/concurrency"},
+             {"PUT", "/api/v1/disks/move", R"({"to":["/tmp"],"scheme":"lr"})", "/scheme"},
              {"POST", "/api/v1/restore", R"({"directory":"/x","name":"NO"})", "/name"},
              {"POST", "/api/v1/restore", R"({"copy_ram":1})", "/directory"}}) {
         const ApiResponse response = ask(method, path, body);
@@ -109,6 +115,13 @@ TEST_F(api, machine_that_cannot_be_started_leaves_nothing) {
     EXPECT_EQ(response.status, 404) << response.body;
     EXPECT_TRUE(GODWIT_MUST(run_.list_machines()).empty()); // The directory was made above.
     EXPECT_EQ(supervisor_.machine_count(), 0U);
+}
+
+TEST_F(api, many_disks_need_a_machine_that_is_and_a_pool_that_is_there) {
+    EXPECT_EQ(ask("PUT", "/api/v1/disks/move", "7").status, 400);
+    EXPECT_EQ(ask("PUT", "/api/v1/disks/move", R"({"to":["/no/such"]})").status, 404);
+    const char* nobody = R"({"to":["/tmp"],"machine":"web1"})";
+    EXPECT_EQ(ask("PUT", "/api/v1/disks/move", nobody).status, 404);
 }
 
 TEST_F(api, closed_answers_at_once) {

@@ -35,9 +35,11 @@ Json member_of_disk(const Json& answer, const std::string& disk, const char* mem
 DiskMoveRun::DiskMoveRun(Supervisor& supervisor,
                          std::string machine,
                          std::string disk,
-                         const DiskWork& work)
+                         const DiskWork& work,
+                         Reply<Json> end)
     : supervisor_(supervisor), machine_(std::move(machine)), disk_(std::move(disk)), work_(work),
-      last_(std::make_unique<Json>(Json::object())) {}
+      last_(std::make_unique<Json>(Json::object())),
+      end_(std::make_unique<Reply<Json>>(std::move(end))) {}
 
 DiskMoveRun::~DiskMoveRun() = default;
 
@@ -165,7 +167,7 @@ void DiskMoveRun::owner_gone() {
     Json report = *last_;
     report["operation"] = work_.operation;
     report["disk"] = disk_;
-    &work_ == &disk_move_work ? lies_at(report) : merged_into(report);
+    &work_ == &disk_merge_work ? merged_into(report) : lies_at(report);
     if (text_member(report, "outcome") != work_.done) {
         report["outcome"] = "failed";
         report["reason"] = "the VMM ended meanwhile";
@@ -200,6 +202,9 @@ Error DiskMoveRun::failure(const Json& report) const {
                     "; its deltas stay, merge again with 'godwit disk merge " + machine_ + ":" +
                     disk_ + "'"};
     }
+    if (&work_ == &disk_estimate_work) {
+        return {code, who + "measured: " + reason};
+    }
     const std::string complete = text_member(report, "complete");
     return {code,
             who + "moved: " + reason + "; complete is " +
@@ -211,15 +216,20 @@ void DiskMoveRun::finish(Json report) {
     report["machine"] = machine_;
     report["finished"] = time_text(supervisor_.parts_.clock.unix_nanoseconds());
     const std::string outcome = text_member(report, "outcome");
-    supervisor_.disk_work_ended(machine_, report);
+    if (&work_ != &disk_estimate_work) { // Which leaves everything as it was.
+        supervisor_.disk_work_ended(machine_, report);
+    }
     const std::uint64_t operation = operation_;
     Operations& operations = supervisor_.parts_.operations;
     leave();
     if (outcome == work_.done) {
         operations.succeed(operation, report);
+        (*end_)(std::move(report));
         return;
     }
-    operations.fail(operation, failure(report), report);
+    const Error error = failure(report);
+    operations.fail(operation, error, report);
+    (*end_)(error);
 }
 
 void DiskMoveRun::refused(const Error& error) {
@@ -227,6 +237,7 @@ void DiskMoveRun::refused(const Error& error) {
     Operations& operations = supervisor_.parts_.operations;
     leave();
     operations.fail(operation, error, Json());
+    (*end_)(error);
 }
 
 void DiskMoveRun::leave() {

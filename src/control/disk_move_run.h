@@ -33,6 +33,12 @@ inline constexpr DiskWork disk_move_work{.operation = "disk-move",
                                          .member = "move",
                                          .last = "last_move",
                                          .done = "moved"};
+/// Finds out what moving would cost, and moves nothing.
+inline constexpr DiskWork disk_estimate_work{.operation = "disk-estimate",
+                                             .method = "disk_estimate",
+                                             .member = "move",
+                                             .last = "last_move",
+                                             .done = "estimated"};
 inline constexpr DiskWork disk_merge_work{.operation = "disk-merge",
                                           .method = "disk_merge",
                                           .member = "merge",
@@ -44,7 +50,8 @@ class DiskMoveRun : public std::enable_shared_from_this<DiskMoveRun> {
     DiskMoveRun(Supervisor& supervisor,
                 std::string machine,
                 std::string disk,
-                const DiskWork& work);
+                const DiskWork& work,
+                Reply<Json> end);
     ~DiskMoveRun();
 
     /// Has the VMM begin it; `params` as its control method takes them.
@@ -52,6 +59,8 @@ class DiskMoveRun : public std::enable_shared_from_this<DiskMoveRun> {
     /// Follows one that goes on already; `move` is what the VMM says of it.
     void follow(std::uint64_t operation, const Json& move);
     [[nodiscard]] Status cancel();
+    /// What the VMM said last.
+    [[nodiscard]] const Json& last() const noexcept { return *last_; }
     /// There is news at the VMM.
     void look();
     /// The VMM is gone, before the machine's directory is.
@@ -83,6 +92,8 @@ class DiskMoveRun : public std::enable_shared_from_this<DiskMoveRun> {
     bool safe_ = true;
     bool asking_ = false;
     bool over_ = false;
+    std::unique_ptr<Reply<Json>>
+        end_; ///< Never null; gets the report of what was done, or why it was not.
     sys::EventLoop::Handle timer_;
 };
 

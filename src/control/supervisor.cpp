@@ -90,6 +90,8 @@ void Supervisor::let_go() {
     const auto recoveries = std::exchange(recoveries_, {});
     const auto disk_moves = std::exchange(disk_moves_, {});
     const auto machines = std::exchange(machines_, {});
+    // Gone before its moves, which go on: it must not count them as ended.
+    const auto disk_move_all = std::exchange(disk_move_all_, {});
 }
 
 MachineEntry* Supervisor::find(const std::string& name) const {

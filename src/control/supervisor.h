@@ -29,12 +29,14 @@
 namespace godwit::control {
 
 class BlackoutHistory;
+class DiskMoveAll;
 class DiskMoveRun;
 struct DiskWork;
 class HostDivision;
 class ExchangeAll;
 class ExchangeRun;
 class PlanRun;
+struct DiskMoveAllRequest;
 struct DivisionRequest;
 class RecoverRun;
 struct ExchangePlan;
@@ -148,6 +150,8 @@ class Supervisor final : public VmmWatcher {
     /// on meanwhile.
     [[nodiscard]] Result<std::uint64_t>
     move_disk(const std::string& name, const std::string& disk, const Json& params);
+    /// Moves the disks of all machines, or of one, by one plan; one such operation at a time.
+    [[nodiscard]] Result<std::uint64_t> move_disks(DiskMoveAllRequest request);
     /// The operation that is told to go back.
     [[nodiscard]] Result<std::uint64_t> cancel_disk_move(const std::string& name,
                                                          const std::string& disk);
@@ -189,6 +193,7 @@ class Supervisor final : public VmmWatcher {
     void vmm_ended(VmmInstance& vmm, const sys::ExitStatus& exit) override;
 
   private:
+    friend class DiskMoveAll;
     friend class DiskMoveRun;
     friend class ExchangeAll;
     friend class ExchangeRun;
@@ -236,12 +241,16 @@ class Supervisor final : public VmmWatcher {
     void force_stop(MachineEntry& entry);
 
     // Disks that move (supervisor_disks.cpp).
-    [[nodiscard]] std::pair<std::shared_ptr<DiskMoveRun>, std::uint64_t>
-    add_disk_work(const std::string& name, const std::string& disk, const DiskWork& work);
+    [[nodiscard]] std::pair<std::shared_ptr<DiskMoveRun>, std::uint64_t> add_disk_work(
+        const std::string& name, const std::string& disk, const DiskWork& work, Reply<Json> end);
+    /// Whether something may be begun with a disk.
+    [[nodiscard]] Status check_disk_idle(const std::string& name, const std::string& disk) const;
+    /// `end` gets the report of what was done, or why it was not.
     [[nodiscard]] Result<std::uint64_t> begin_disk_work(const std::string& name,
                                                         const std::string& disk,
                                                         const Json& params,
-                                                        const DiskWork& work);
+                                                        const DiskWork& work,
+                                                        Reply<Json> end);
     void find_disk_moves(VmmInstance& vmm);
     void disk_move_event(const VmmInstance& vmm, const Json& event);
     /// The machine's owner is gone, and with it whatever moved.
@@ -288,6 +297,7 @@ class Supervisor final : public VmmWatcher {
     std::map<std::string, std::shared_ptr<RecoverRun>> recoveries_;
     /// By machine and disk.
     std::map<std::pair<std::string, std::string>, std::shared_ptr<DiskMoveRun>> disk_moves_;
+    std::shared_ptr<DiskMoveAll> disk_move_all_; ///< Of many disks, under way, or null.
     std::shared_ptr<ExchangeAll> all_; ///< The exchange of all machines under way, or null.
     std::set<std::shared_ptr<PlanRun>> plans_;
     std::unique_ptr<BlackoutHistory> blackouts_; ///< Read from the history when first needed.

@@ -1,6 +1,7 @@
 /// Disks of running machines: where they lie, moving, freezing and merging them.
 
 #include "base/log.h"
+#include "control/disk_move_all.h"
 #include "control/disk_move_run.h"
 #include "control/supervisor.h"
 #include "sys/fd.h"
@@ -21,9 +22,9 @@ constexpr std::size_t document_bytes_max = 64 * kib;
 } // namespace
 
 /// Its operation, not begun by anything yet.
-std::pair<std::shared_ptr<DiskMoveRun>, std::uint64_t>
-Supervisor::add_disk_work(const std::string& name, const std::string& disk, const DiskWork& work) {
-    auto run = std::make_shared<DiskMoveRun>(*this, name, disk, work);
+std::pair<std::shared_ptr<DiskMoveRun>, std::uint64_t> Supervisor::add_disk_work(
+    const std::string& name, const std::string& disk, const DiskWork& work, Reply<Json> end) {
+    auto run = std::make_shared<DiskMoveRun>(*this, name, disk, work, std::move(end));
     const std::uint64_t operation =
         parts_.operations.begin(work.operation, name, [weak = std::weak_ptr(run)]() -> Status {
             const auto going = weak.lock();
@@ -33,19 +34,28 @@ Supervisor::add_disk_work(const std::string& name, const std::string& disk, cons
     return {std::move(run), operation};
 }
 
-Result<std::uint64_t> Supervisor::begin_disk_work(const std::string& name,
-                                                  const std::string& disk,
-                                                  const Json& params,
-                                                  const DiskWork& work) {
+Status Supervisor::check_disk_idle(const std::string& name, const std::string& disk) const {
     GODWIT_TRY(find_idle(name));
     if (const auto found = disk_moves_.find({name, disk}); found != disk_moves_.end()) {
-        const bool moves = &found->second->work() == &disk_move_work;
+        const bool merges = &found->second->work() == &disk_merge_work;
         return Error(ErrorCode::conflict,
-                     disk + " of '" + name + "' is being " + (moves ? "moved" : "merged") +
+                     disk + " of '" + name + "' is being " + (merges ? "merged" : "moved") +
                          " already: wait for its end, or cancel it with 'godwit disk cancel " +
                          name + ":" + disk + "'");
     }
-    const auto [run, operation] = add_disk_work(name, disk, work);
+    return ok();
+}
+
+Result<std::uint64_t> Supervisor::begin_disk_work(const std::string& name,
+                                                  const std::string& disk,
+                                                  const Json& params,
+                                                  const DiskWork& work,
+                                                  Reply<Json> end) {
+    if (Status idle = check_disk_idle(name, disk); !idle.has_value()) {
+        end(idle.error());
+        return std::move(idle.error());
+    }
+    const auto [run, operation] = add_disk_work(name, disk, work, std::move(end));
     Json asked = params;
     asked["disk"] = disk;
     run->start(operation, asked);
@@ -59,11 +69,31 @@ Supervisor::move_disk(const std::string& name, const std::string& disk, const Js
         return Error(ErrorCode::invalid_argument,
                      "request: /destination is '" + destination + "': must be an absolute path");
     }
-    return begin_disk_work(name, disk, params, disk_move_work);
+    return begin_disk_work(name, disk, params, disk_move_work, Reply<Json>());
+}
+
+Result<std::uint64_t> Supervisor::move_disks(DiskMoveAllRequest request) {
+    if (!request.machine.empty()) {
+        GODWIT_TRY(find_or_error(request.machine));
+    }
+    if (disk_move_all_ != nullptr) {
+        return Error(ErrorCode::conflict,
+                     "many disks are being moved already: wait for the end of that, or cancel it");
+    }
+    DiskPool pool = GODWIT_TRY(DiskPool::open(request.directories));
+    const auto run = std::make_shared<DiskMoveAll>(*this, std::move(request), std::move(pool));
+    const std::uint64_t operation =
+        parts_.operations.begin("disk-move-all", "", [weak = std::weak_ptr(run)]() -> Status {
+            const auto going = weak.lock();
+            return going == nullptr ? Error(ErrorCode::conflict, "it is over") : going->cancel();
+        });
+    disk_move_all_ = run;
+    run->start(operation);
+    return operation;
 }
 
 Result<std::uint64_t> Supervisor::merge_disk(const std::string& name, const std::string& disk) {
-    return begin_disk_work(name, disk, Json::object(), disk_merge_work);
+    return begin_disk_work(name, disk, Json::object(), disk_merge_work, Reply<Json>());
 }
 
 void Supervisor::snapshot_disk(const std::string& name,
@@ -153,7 +183,9 @@ void Supervisor::find_disk_moves(VmmInstance& vmm) {
                              disk.is_object() ? disk.value(work->member, Json()) : Json();
                          const std::string which = text_member(going, "disk");
                          if (!which.empty() && !disk_moves_.contains({name, which})) {
-                             const auto [run, operation] = add_disk_work(name, which, *work);
+                             const bool estimate = going.value("estimate", Json()) == true;
+                             const auto [run, operation] = add_disk_work(
+                                 name, which, estimate ? disk_estimate_work : *work, Reply<Json>());
                              run->follow(operation, going);
                          }
                      }

@@ -49,12 +49,13 @@ Result<std::uint64_t> ExportedDisk::start_move(const block::DiskMoveRequest& req
     const std::vector<block::OwnImage> own{{.name = name, .image = &image_}};
     block::BlockGeometry now;
     loop().run_and_wait([&] { now = disk_->geometry(); });
-    block::DiskDestination destination =
-        GODWIT_TRY(block::DiskDestination::open({.path = request.destination,
-                                                 .bytes = now.bytes,
-                                                 .logical_block_bytes = now.logical_block_bytes,
-                                                 .direct = options_.direct,
-                                                 .own = own}));
+    block::DiskDestination destination = GODWIT_TRY(block::DiskDestination::open(
+        {.path = request.destination,
+         .bytes = now.bytes,
+         .logical_block_bytes = now.logical_block_bytes,
+         .direct = options_.direct,
+         .own = own,
+         .existing = request.must_make ? block::Existing::nothing : block::Existing::anything}));
     block::DiskMove::Args args{
         .name = name,
         .source = place_.path,

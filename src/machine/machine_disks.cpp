@@ -99,12 +99,13 @@ Result<std::uint64_t> Machine::start_disk_move(const block::DiskMoveRequest& req
     sys::EventLoop& loop = back_end.thread->loop();
     block::BlockGeometry geometry;
     loop.run_and_wait([&] { geometry = back_end.moving->geometry(); });
-    block::DiskDestination destination = GODWIT_TRY(
-        block::DiskDestination::open({.path = request.destination,
-                                      .bytes = geometry.bytes,
-                                      .logical_block_bytes = geometry.logical_block_bytes,
-                                      .direct = spec.direct,
-                                      .own = own}));
+    block::DiskDestination destination = GODWIT_TRY(block::DiskDestination::open(
+        {.path = request.destination,
+         .bytes = geometry.bytes,
+         .logical_block_bytes = geometry.logical_block_bytes,
+         .direct = spec.direct,
+         .own = own,
+         .existing = request.must_make ? block::Existing::nothing : block::Existing::anything}));
     block::DiskMove::Args args{.name = request.disk,
                                .source = spec.path,
                                .disk = *back_end.moving,

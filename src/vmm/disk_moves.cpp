@@ -24,15 +24,16 @@ Status Service::check_disk_work() const {
     return ok();
 }
 
-Result<json> Service::start_disk_move(const json& params) {
+Result<json> Service::start_disk_move(const json& params, DiskMoveKind kind) {
     GODWIT_TRY(check_disk_work());
-    const block::DiskMoveRequest request = GODWIT_TRY(block::parse_disk_move_request(
+    block::DiskMoveRequest request = GODWIT_TRY(block::parse_disk_move_request(
         params.dump(-1, ' ', false, json::error_handler_t::replace)));
+    request.estimate_only = kind == DiskMoveKind::estimate;
     GODWIT_TRY(document_.ensure(machine_->spec()));
     const std::uint64_t id = GODWIT_TRY(machine_->start_disk_move(request));
     control_->broadcast({{"event", "disk_move"},
                          {"disk", request.disk},
-                         {"state", "started"},
+                         {"state", request.estimate_only ? "measuring" : "started"},
                          {"destination", request.destination}});
     return json{{"id", id}};
 }

@@ -304,8 +304,9 @@ void Service::handle(ControlServer::Request request) {
                !owner.has_value()  ? owner
                : !disk.has_value() ? Status(disk.error())
                                    : machine_->refresh_disk(*disk));
-    } else if (method == "disk_move") {
-        const auto started = start_disk_move(request.params);
+    } else if (method == "disk_move" || method == "disk_estimate") {
+        const auto started = start_disk_move(
+            request.params, method == "disk_move" ? DiskMoveKind::move : DiskMoveKind::estimate);
         started.has_value() ? reply.result(*started) : reply.error(started.error());
     } else if (method == "disk_snapshot") {
         freeze_disk(request);

@@ -100,7 +100,9 @@ class Service {
 
     // Disks that move (disk_moves.cpp).
     [[nodiscard]] Status check_disk_work() const;
-    [[nodiscard]] Result<nlohmann::json> start_disk_move(const nlohmann::json& params);
+    enum class DiskMoveKind : std::uint8_t { move, estimate };
+    [[nodiscard]] Result<nlohmann::json> start_disk_move(const nlohmann::json& params,
+                                                         DiskMoveKind kind);
     [[nodiscard]] Status cancel_disk_move(const nlohmann::json& params);
     [[nodiscard]] nlohmann::json disks_json(const nlohmann::json& params) const;
     [[nodiscard]] bool disks_move() const;

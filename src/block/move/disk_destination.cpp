@@ -41,20 +41,24 @@ Status check_not_own(const DestinationWish& wish) {
     return ok();
 }
 
+Status check_existing(const DestinationWish& wish) {
+    std::error_code error;
+    const bool device = std::filesystem::is_block_file(wish.path, error);
+    if (wish.existing == Existing::anything || (wish.existing == Existing::devices && device)) {
+        return ok();
+    }
+    return Error(ErrorCode::already_exists,
+                 "'" + wish.path + "' exists already: name a file that does not" +
+                     (wish.existing == Existing::devices ? ", or a block device" : ""));
+}
+
 /// True if the file was made here.
 Result<bool> ensure_file(const DestinationWish& wish) {
     const Result<sys::Fd> made =
         sys::open(wish.path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, image_mode);
     if (!made.has_value()) {
         if (made.error().os_errno() == EEXIST) {
-            std::error_code error;
-            if (wish.existing == Existing::devices &&
-                !std::filesystem::is_block_file(wish.path, error)) {
-                return Error(ErrorCode::already_exists,
-                             "'" + wish.path +
-                                 "' exists already: name a file that does not, or "
-                                 "a block device");
-            }
+            GODWIT_TRY(check_existing(wish));
             return false;
         }
         if (made.error().os_errno() == ENOENT || made.error().os_errno() == ENOTDIR) {

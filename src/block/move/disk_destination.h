@@ -19,7 +19,7 @@ struct OwnImage {
 };
 
 /// What may be there already.
-enum class Existing : std::uint8_t { anything, devices };
+enum class Existing : std::uint8_t { anything, devices, nothing };
 
 struct DestinationWish {
     std::string path;

@@ -57,6 +57,23 @@ TEST(DiskDestination, file_that_is_missing_is_made_sparse_and_locked) {
     EXPECT_TRUE(exists(place.fresh)) << "who did not make it does not remove it";
 }
 
+TEST(DiskDestination, what_must_be_made_is_not_taken) {
+    const Place place;
+    const TemporaryImage there =
+        GODWIT_MUST(TemporaryImage::create("/dev/shm", disk_bytes)); // There is room.
+    const auto made = [](const std::string& path) {
+        return DiskDestination::open({.path = path,
+                                      .bytes = disk_bytes,
+                                      .logical_block_bytes = 512,
+                                      .own = {},
+                                      .existing = Existing::nothing});
+    };
+    const Result<DiskDestination> taken = made(there.path());
+    ASSERT_FALSE(taken.has_value());
+    EXPECT_EQ(taken.error().code(), ErrorCode::already_exists);
+    EXPECT_TRUE(made(place.fresh).has_value());
+}
+
 TEST(DiskDestination, only_what_was_made_is_removed_and_only_while_it_is_that) {
     const Place place;
     Result<DiskDestination> made = place.open(place.fresh);

@@ -22,7 +22,8 @@ DiskMove::DiskMove(Args args)
                   .disk = args_.name,
                   .source = args_.source,
                   .destination = place_.path,
-                  .asked = args_.request.scheme};
+                  .asked = args_.request.scheme,
+                  .estimate_only = args_.request.estimate_only};
 }
 
 Result<std::unique_ptr<DiskMove>> DiskMove::start(Args args, DiskDestination& destination) {
@@ -73,6 +74,10 @@ void DiskMove::chosen(Result<SchemeFindings> findings) {
         const std::lock_guard lock(mutex_);
         published_.findings = std::move(*findings);
     }
+    if (args_.request.estimate_only) {
+        end_early(Error(ErrorCode::cancelled, "only an estimate was asked for"));
+        return;
+    }
     Status moving = move(scheme);
     if (!moving.has_value()) {
         end_early(std::move(moving.error()));
@@ -82,6 +87,7 @@ void DiskMove::chosen(Result<SchemeFindings> findings) {
 Status DiskMove::move(Scheme scheme) {
     MoveOptions options{.scheme = scheme,
                         .safe = scheme == Scheme::lr && !args_.request.unsafe,
+                        .reads_from_destination = args_.request.reads_from_destination,
                         .limit_bytes_per_second = args_.request.limit_bytes_per_second};
     {
         const std::lock_guard lock(mutex_);

@@ -33,6 +33,7 @@ struct DiskMoveState {
     std::string destination;
     bool created = false; ///< The destination was made for it.
     std::string asked;    ///< Scheme, or "auto".
+    bool estimate_only = false;
     Scheme scheme = Scheme::slr;
     bool safe = true;  ///< The source has everything, whenever the process may die.
     std::string phase; ///< Of choosing, or a MovePhase.

@@ -48,10 +48,12 @@ Json json_of(const SchemeFindings& findings) {
             {"destination", json_of(findings.situation.destination)},
             {"guest",
              {{"reads_per_second", static_cast<std::uint64_t>(load.reads)},
+              {"read_bytes_per_second", static_cast<std::uint64_t>(load.read_bytes)},
               {"writes_per_second", static_cast<std::uint64_t>(load.writes)},
               {"written_bytes_per_second", static_cast<std::uint64_t>(load.written_bytes)},
               {"working_set_bytes", static_cast<std::uint64_t>(load.working_set_bytes)},
-              {"hot_bytes", static_cast<std::uint64_t>(load.hot_bytes)}}},
+              {"hot_bytes", static_cast<std::uint64_t>(load.hot_bytes)},
+              {"hot_share", load.hot_share}}},
             {"estimates", std::move(estimates)}};
 }
 
@@ -118,6 +120,7 @@ std::string to_json(const DiskMoveState& state) {
                   {"destination", state.destination},
                   {"destination_made", state.created},
                   {"asked", state.asked},
+                  {"estimate", state.estimate_only},
                   {"scheme", name_of(state.scheme)},
                   {"scheme_changes", state.changes},
                   {"safe", state.safe},
@@ -125,6 +128,9 @@ std::string to_json(const DiskMoveState& state) {
                   {"choice", state.findings.has_value() ? json_of(*state.findings) : Json()}};
     if (state.report.has_value()) {
         add_report(document, *state.report);
+        if (state.estimate_only && state.findings.has_value()) {
+            document["outcome"] = "estimated";
+        }
     } else {
         add_progress(document, state.progress);
     }
@@ -150,15 +156,24 @@ Result<DiskMoveRequest> parse_disk_move_request(std::string_view text) {
     }
     const Json limit = params.value("limit_bytes_per_second", Json(0U));
     const Json gamma = params.value("gamma", Json(request.gamma));
-    const Json unsafe = params.value("unsafe", Json(false));
-    if (!limit.is_number_unsigned() || !gamma.is_number() || !unsafe.is_boolean()) {
+    if (!limit.is_number_unsigned() || !gamma.is_number()) {
         return Error(ErrorCode::invalid_argument,
-                     "\"limit_bytes_per_second\" and \"gamma\" must be numbers not below 0, "
-                     "\"unsafe\" true or false");
+                     "\"limit_bytes_per_second\" and \"gamma\" must be numbers not below 0");
+    }
+    const std::pair<const char*, bool*> flags[] = {
+        {"unsafe", &request.unsafe},
+        {"must_make", &request.must_make},
+        {"reads_from_destination", &request.reads_from_destination}};
+    for (const auto& [key, flag] : flags) {
+        const Json value = params.value(key, Json(false));
+        if (!value.is_boolean()) {
+            return Error(ErrorCode::invalid_argument,
+                         std::string("the parameter \"") + key + "\" must be true or false");
+        }
+        *flag = value.get<bool>();
     }
     request.limit_bytes_per_second = limit.get<std::uint64_t>();
     request.gamma = gamma.get<double>();
-    request.unsafe = unsafe.get<bool>();
     return request;
 }
 
@@ -171,6 +186,9 @@ Status validate(const DiskMoveRequest& request) {
     if (request.unsafe && request.scheme != name_of(Scheme::lr)) {
         return Error(ErrorCode::invalid_argument,
                      "only scheme lr can be unsafe: the others keep the source complete anyway");
+    }
+    if (request.estimate_only && request.scheme != "auto") {
+        return Error(ErrorCode::invalid_argument, "only with scheme auto is there an estimate");
     }
     if (!(request.gamma >= 0 && request.gamma <= 1)) {
         return Error(ErrorCode::invalid_argument,

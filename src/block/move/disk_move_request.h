@@ -19,7 +19,13 @@ struct DiskMoveRequest {
     /// complete. Otherwise the source gets them too.
     bool unsafe = false;
     std::uint64_t limit_bytes_per_second = 0; ///< Of copying; 0: as fast as it goes.
-    double gamma = 0.5; ///< For auto: 0 thinks of the guest alone, 1 of the devices' wear.
+    double gamma = 0.5;     ///< For auto: 0 thinks of the guest alone, 1 of the devices' wear.
+    bool must_make = false; ///< Nothing may be there yet.
+    /// Of a named scheme: what both sides have is read there. "auto" finds out by itself.
+    bool reads_from_destination = false;
+    /// With "auto": both devices are measured and the guest is watched, then it ends. Never read
+    /// from JSON: it is a request of another name, which older programs refuse.
+    bool estimate_only = false;
 };
 
 /// From the members of one JSON object, as control sockets take it; what is left out stays empty.

@@ -111,6 +111,44 @@ TEST(DiskMove, automatic_one_says_what_each_scheme_was_expected_to_cost) {
     EXPECT_EQ(world.disk->observed(), nullptr) << "the filter costs the guest time";
 }
 
+TEST(DiskMove, estimate_moves_nothing) {
+    World world;
+    world.start({.scheme = "auto", .estimate_only = true});
+    EXPECT_EQ(world.report()["estimate"], true);
+    world.run_to_end();
+    const nlohmann::json report = world.report();
+    EXPECT_EQ(report["outcome"], "estimated");
+    EXPECT_EQ(report["complete"], "source");
+    EXPECT_EQ(report["choice"]["estimates"].size(), all_schemes.size());
+    EXPECT_TRUE(world.noted.empty());
+    EXPECT_EQ(world.disk->description(), "file " + world.source.path());
+}
+
+TEST(DiskMove, estimate_that_is_cancelled_knows_nothing) {
+    World world;
+    world.start({.scheme = "auto", .estimate_only = true});
+    ASSERT_TRUE(world.move->cancel().has_value());
+    world.run_to_end();
+    EXPECT_EQ(world.report()["outcome"], "cancelled");
+}
+
+TEST(DiskMove, requests_are_read_strictly) {
+    const auto parsed = [](nlohmann::json changes) {
+        nlohmann::json params{{"disk", "disk0"}, {"destination", "/x"}, {"scheme", "mirror"}};
+        params.update(changes);
+        return parse_disk_move_request(params.dump());
+    };
+    const Result<DiskMoveRequest> good =
+        parsed({{"must_make", true}, {"reads_from_destination", true}, {"estimate_only", true}});
+    ASSERT_TRUE(good.has_value());
+    EXPECT_TRUE(good->must_make && good->reads_from_destination && !good->unsafe);
+    EXPECT_FALSE(good->estimate_only);
+    for (const char* key : {"must_make", "reads_from_destination", "unsafe", "gamma", "disk"}) {
+        EXPECT_FALSE(parsed({{key, nlohmann::json::array()}}).has_value()) << key;
+    }
+    EXPECT_FALSE(validate({.scheme = "mirror", .estimate_only = true}).has_value());
+}
+
 TEST(DiskMove, cancelled_while_it_watches_nothing_has_moved) {
     World world;
     world.start({.scheme = "auto"});

@@ -31,6 +31,7 @@ struct PlanSituation {
     std::uint64_t threshold_bytes = std::uint64_t{1} << 20U;
     std::uint32_t chunk_bytes = 256 * 1024;
     std::uint32_t depth = 8;
+    std::uint32_t at_once_max = 0; ///< Moves at one device; 0: what is best.
     /// lr is left out unless the destination's loss may be the disk's.
     bool allows_lr = true;
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 namespace godwit::block {
@@ -15,6 +14,8 @@ constexpr double time_worth = 0.07;
 constexpr double cost_floor = 0.01;
 /// A change has to bring that much.
 constexpr double gain_min = 1e-4;
+/// And another scheme that much of one disk's cost: forecasts are not finer.
+constexpr double scheme_gain_min = 0.03;
 constexpr int sweeps_max = 8;
 /// Estimates of one move under one condition; each takes under a microsecond.
 constexpr std::size_t estimates_max = 400'000;
@@ -132,7 +133,10 @@ class Search {
     [[nodiscard]] std::vector<Scheme> cheapest_under(const MoveOrder& order,
                                                      const std::vector<Scheme>& schemes) {
         std::vector<Scheme> cheapest = schemes;
-        std::vector<double> costs(now_.disks.size(), std::numeric_limits<double>::max());
+        std::vector<double> costs;
+        for (const MoveForecast& disk : evaluate(order, schemes).forecast.disks) {
+            costs.push_back(disk.cost * (1 - scheme_gain_min));
+        }
         for (const Scheme scheme : allowed_) {
             const Candidate all = evaluate(order, std::vector(now_.disks.size(), scheme));
             for (std::size_t i = 0; i < cheapest.size(); ++i) {
@@ -163,21 +167,27 @@ class Search {
     }
     [[nodiscard]] bool may_try() const noexcept { return evaluations_left_ > stop_at_; }
 
-    void try_one(Candidate& best, MoveOrder order, std::vector<Scheme> schemes) {
+    void
+    try_one(Candidate& best, MoveOrder order, std::vector<Scheme> schemes, double gain = gain_min) {
         Candidate other = evaluate(std::move(order), std::move(schemes));
-        if (other.worth < best.worth - gain_min) {
+        if (other.worth < best.worth - gain) {
             best = std::move(other);
         }
     }
 
+    [[nodiscard]] std::uint32_t at_once_max() const noexcept {
+        return now_.at_once_max == 0 ? plan_at_once_max
+                                     : std::min(now_.at_once_max, plan_at_once_max);
+    }
+
     void try_at_once(Candidate& best) {
-        for (std::uint32_t all = 2; all <= plan_at_once_max && may_try(); all *= 2) {
+        for (std::uint32_t all = 2; all <= at_once_max() && may_try(); all *= 2) {
             MoveOrder order = best.order;
             std::ranges::fill(order.at_once, all);
             try_one(best, std::move(order), best.schemes);
         }
         for (std::size_t device = 0; device < now_.devices.size(); ++device) {
-            for (std::uint32_t at_once = 1; at_once <= plan_at_once_max && may_try(); ++at_once) {
+            for (std::uint32_t at_once = 1; at_once <= at_once_max() && may_try(); ++at_once) {
                 if (best.order.at_once[device] != at_once) {
                     MoveOrder order = best.order;
                     order.at_once[device] = at_once;
@@ -202,6 +212,7 @@ class Search {
     }
 
     void try_schemes(Candidate& best) {
+        const double gain = scheme_gain_min / static_cast<double>(now_.disks.size());
         for (std::size_t disk = 0; disk < now_.disks.size(); ++disk) {
             for (const Scheme scheme : allowed_) {
                 if (!may_try()) {
@@ -210,7 +221,7 @@ class Search {
                 if (best.schemes[disk] != scheme) {
                     std::vector<Scheme> schemes = best.schemes;
                     schemes[disk] = scheme;
-                    try_one(best, best.order, std::move(schemes));
+                    try_one(best, best.order, std::move(schemes), gain);
                 }
             }
         }
