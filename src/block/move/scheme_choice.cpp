@@ -41,12 +41,12 @@ SchemeChooser::SchemeChooser(const Args& args) : args_(args) {
 }
 
 Status SchemeChooser::start(Answer answer) {
-    alarm_ = GODWIT_TRY(args_.clock.create_alarm([this] { watched(); }));
+    alarm_ = GODWIT_TRY(args_.clock.create_alarm([this] { look(); }));
     GODWIT_TRY(args_.disk.observe({}));
     answer_ = std::move(answer);
     before_ = args_.disk.traffic();
     watched_since_ = args_.clock.now();
-    alarm_->set(watched_since_ + watching_time);
+    alarm_->set(watched_since_ + look_period);
     return ok();
 }
 
@@ -68,6 +68,17 @@ void SchemeChooser::abandon() noexcept {
 
 std::string_view SchemeChooser::phase() const noexcept {
     return step_ == Step::watching ? "watching" : "measuring";
+}
+
+void SchemeChooser::look() {
+    const GuestTraffic now = args_.disk.traffic();
+    const std::uint64_t seen = now.reads + now.changes - before_.reads - before_.changes;
+    if (step_ == Step::watching && !stopped_ && seen < enough_requests &&
+        args_.clock.now() - watched_since_ < watching_time) {
+        alarm_->set(args_.clock.now() + look_period);
+        return;
+    }
+    watched();
 }
 
 void SchemeChooser::watched() {

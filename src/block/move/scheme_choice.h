@@ -1,8 +1,8 @@
 #pragma once
 
 /// Finds out by which scheme a disk is moved at the least cost ("auto"): watches the guest for a
-/// second, measures both devices, estimates every scheme. lr is estimated but never chosen: it has
-/// to be asked for by name.
+/// second at most, measures both devices, estimates every scheme. lr is estimated but never chosen:
+/// it has to be asked for by name.
 ///
 /// Thread rule: the disk's loop.
 
@@ -31,7 +31,10 @@ struct SchemeFindings {
 
 class SchemeChooser {
   public:
+    /// The guest is watched until so many requests of it were seen, or for so long.
+    static constexpr std::uint64_t enough_requests = 200;
     static constexpr std::chrono::milliseconds watching_time{1'000};
+    static constexpr std::chrono::milliseconds look_period{100};
 
     struct Args {
         MovingDevice& disk;
@@ -60,6 +63,7 @@ class SchemeChooser {
 
   private:
     enum class Step : std::uint8_t { watching, measuring_destination, measuring_source };
+    void look();
     void watched();
     void measured(Result<DeviceSpeed> speed);
     void finish(Result<SchemeFindings> findings);
