@@ -26,14 +26,16 @@ bool says(const VmmInstance& vmm, std::string_view state) {
            vmm.status()->state == state;
 }
 
-/// The process that keeps the guest at rest since its exchange, or null.
+/// The process that keeps the guest at rest since its exchange, or null. One from an exchange
+/// before may be there as well, and keeps a stale one.
 std::shared_ptr<VmmInstance> frozen_in(const MachineEntry& entry) {
-    if (entry.owner != nullptr && says(*entry.owner, "frozen")) {
-        return entry.owner;
+    auto all = entry.others;
+    if (entry.owner != nullptr) {
+        all.insert(all.begin(), entry.owner);
     }
-    const auto found =
-        std::ranges::find_if(entry.others, [](const auto& vmm) { return says(*vmm, "frozen"); });
-    return found == entry.others.end() ? nullptr : *found;
+    const auto found = std::ranges::find_if(
+        all, [](const auto& vmm) { return says(*vmm, "frozen") && vmm->status()->reclaimable; });
+    return found == all.end() ? nullptr : *found;
 }
 
 } // namespace

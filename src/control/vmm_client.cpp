@@ -21,7 +21,8 @@ VmmStatus vmm_status_of(const Json& result) {
             .version = text_member(result, "version"),
             .epoch = number_member(result, "epoch"),
             .uptime_seconds = number_member(result, "uptime_s"),
-            .confined = result.value("confined", Json()) == true};
+            .confined = result.value("confined", Json()) == true,
+            .reclaimable = result.value("reclaimable", Json()) != false};
 }
 
 VmmClient::VmmClient(sys::EventLoop& loop, sys::MessageSocket socket, Callbacks callbacks)

@@ -34,6 +34,8 @@ struct VmmStatus {
     std::uint64_t epoch = 0;
     std::uint64_t uptime_seconds = 0;
     bool confined = false; ///< In a service partition it has not left.
+    /// Of a frozen one: nobody has run the guest since it stopped. Older builds do not say.
+    bool reclaimable = true;
 };
 [[nodiscard]] VmmStatus vmm_status_of(const Json& result);
 

@@ -165,8 +165,9 @@ class Daemon {
             wait(forward_time_max,
                  [&] { return read().tenure == handover::Tenure::running || !holder->alive; });
         }
-        const auto kept = std::ranges::find_if(
-            machine_.processes, [](const auto& vmm) { return vmm->alive && vmm->frozen; });
+        const auto kept = std::ranges::find_if(machine_.processes, [&](const auto& vmm) {
+            return vmm->alive && vmm->frozen && vmm->lost_to == before;
+        });
         if (!alive_ || read() != before || kept == machine_.processes.end()) {
             return;
         }

@@ -154,6 +154,7 @@ class Vmm {
     /// Until the successor says that it runs after all, or somebody reclaims the guest.
     void keep_frozen(LinkEnd& successor, const handover::Ownership& lost_to) {
         process_.frozen = true;
+        process_.lost_to = lost_to;
         bool listening = true;
         while (process_.alive && process_.frozen) {
             world_.executor().wait(
@@ -170,7 +171,7 @@ class Vmm {
             } else if (listening && successor.readable()) {
                 listening = false;
                 if (successor.expect(Kind::running, sys::Nanoseconds(0)).has_value() &&
-                    process_.record.read().tenure == handover::Tenure::running) {
+                    process_.record.read() != lost_to) {
                     world_.end(process_, "its successor runs the guest after all");
                 }
             }

@@ -43,9 +43,10 @@ struct Process {
     handover::OwnerRecord record; ///< Its own mapping; a dead one's is of no machine any more.
     TaskId task = 0;
     bool alive = true;
-    bool executes = false;  ///< Its vCPUs run the guest.
-    bool frozen = false;    ///< Says so in its status.
-    std::uint32_t copy = 0; ///< Version of the guest that it has complete; 0 none.
+    bool executes = false;       ///< Its vCPUs run the guest.
+    bool frozen = false;         ///< Says so in its status.
+    handover::Ownership lost_to; ///< If it is frozen: the claim that could be reversed.
+    std::uint32_t copy = 0;      ///< Version of the guest that it has complete; 0 none.
     std::deque<std::shared_ptr<Call>> calls;
 };
 

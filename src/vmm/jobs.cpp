@@ -188,11 +188,18 @@ void Service::await_successor() {
             }
             peer_.reset();
             job_done();
-            if (runs_there && !ending_ && record_->read().tenure == handover::Tenure::running) {
+            // It may have handed the machine on since: what counts is that nobody can reverse the
+            // claim on our offer any more.
+            if (runs_there && !ending_ && !is_reclaimable()) {
                 end(0);
             }
         });
     });
+}
+
+/// Whether this process keeps the only copy of the guest that may run: nobody has run one since.
+bool Service::is_reclaimable() const {
+    return state_ == RunState::frozen && lost_to_ && record_->read() == *lost_to_;
 }
 
 namespace {

@@ -95,6 +95,7 @@ nlohmann::json Service::status_json() const {
         {"job", job_name_},
         {"pid", sys::host_pid()},
         {"confined", confined_},
+        {"reclaimable", is_reclaimable()},
         {"instance", handover::to_string(options_.instance)},
         {"build_id", build_id()},
         {"version", version()},

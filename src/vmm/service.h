@@ -124,6 +124,7 @@ class Service {
                    const ControlServer::Reply& reply,
                    std::shared_ptr<sys::MessageSocket> successor);
     void await_successor();
+    [[nodiscard]] bool is_reclaimable() const;
     void stop_waiting_for_successor();
     void start_job(std::string name, std::move_only_function<void()> body);
     /// The job has ended, on the loop's thread: what had to wait for it happens now.
