@@ -35,13 +35,19 @@ std::string export_name(const ServeOptions& options) {
 
 Result<std::unique_ptr<Service>> Service::create(ServeOptions options, const sys::Clock& clock) {
     std::unique_ptr<Service> made(new Service(std::move(options), clock));
-    made->started_at_ = clock.now();
-    made->loop_ = GODWIT_TRY(sys::EventLoop::create());
-    GODWIT_TRY(made->watch_signals()); // Before there are threads, which inherit the mask.
+    GODWIT_TRY(made->prepare_process());
     made->disk_ = GODWIT_TRY(ExportedDisk::open(made->options_.disk, clock));
     GODWIT_TRY(made->open_control());
     GODWIT_TRY(made->open_doors());
     return made;
+}
+
+Status Service::prepare_process() {
+    started_at_ = clock_.now();
+    std::error_code error;
+    own_program_ = std::filesystem::read_symlink("/proc/self/exe", error).string();
+    loop_ = GODWIT_TRY(sys::EventLoop::create());
+    return watch_signals(); // Before there are threads, which inherit the mask.
 }
 
 Service::~Service() {
@@ -110,15 +116,18 @@ Status Service::open_doors() {
         nbd_ = GODWIT_TRY(nbd::Server::create(options_.nbd_address, *disk_, options_.name));
     }
     if (!options_.vhost_socket.empty()) {
-        vhost_ =
-            GODWIT_TRY(vhost::Door::open({.socket = options_.vhost_socket,
-                                          .options = options_.blk,
-                                          .disk = *disk_,
-                                          .failed = [this](const Error& reason) {
-                                              loop_->post([this, reason] { end(Status(reason)); });
-                                          }}));
+        vhost_ = GODWIT_TRY(vhost::Door::open(door_args()));
     }
     return ok();
+}
+
+vhost::Door::Args Service::door_args() {
+    return {.socket = options_.vhost_socket,
+            .options = options_.blk,
+            .disk = *disk_,
+            .failed = [this](const Error& reason) {
+                loop_->post([this, reason] { end(Status(reason)); });
+            }};
 }
 
 Status Service::run() {
@@ -130,6 +139,9 @@ void Service::end(Status outcome) {
     const bool again = std::exchange(ending_, true);
     if (!outcome.has_value()) {
         outcome_ = std::move(outcome);
+    }
+    if (exchanging_) {
+        return; // Whoever serves after it ends.
     }
     if (disk_->moving() == ExportedDisk::Moving::no) {
         loop_->stop();

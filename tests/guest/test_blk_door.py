@@ -16,6 +16,9 @@ from pathlib import Path
 
 from qemu_guest import ROOT, Guest
 
+sys.path.insert(0, str(ROOT / "tests" / "system"))
+from adopted import Adopted  # noqa: E402
+
 PROGRAMS = Path(sys.argv.pop(1))
 DISK_BYTES = 256 << 20
 BOOT_AND_WORK_S = 150
@@ -55,7 +58,8 @@ class Server:
             self.process = subprocess.Popen(
                 [PROGRAMS / "godwit-blk", "serve", "--json", "--vhost-user-blk", self.socket, *self.flags, self.image],
                 stdout=subprocess.PIPE, stderr=log, env={**os.environ, "GODWIT_RUN_DIR": str(self.image.parent / "run")})
-        self.ready = json.loads(self.process.stdout.readline() or "{}")
+        self.output = self.process.stdout
+        self.ready = json.loads(self.output.readline() or "{}")
         assert self.ready.get("ok") and self.ready["bytes"] == DISK_BYTES, f"{self.ready}: {self.log_path.read_text()}"
 
     def call(self, method, **params):
@@ -66,15 +70,23 @@ class Server:
             control.send(json.dumps({"id": 1, "method": method, "params": params}).encode())
             return json.loads(control.recv(1 << 17))["result"]
 
+    def exchange(self):
+        """Another process serves the guest from now on; gives the report. The first one has ended."""
+        report = self.call("exchange")
+        assert report["outcome"] == "done", report
+        assert self.process.wait(timeout=20) == 0
+        self.process = Adopted(report["to"]["pid"])
+        return report
+
     def kill(self):
         self.process.kill()
         self.process.wait()
-        self.process.stdout.close()
+        self.output.close()
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(timeout=20)
-        self.process.stdout.close()
+        self.output.close()
         return code
 
     def written_bytes(self):
@@ -171,6 +183,30 @@ class BlkDoor(unittest.TestCase):
         guest.close()
         self.assertEqual(self.server.end(), 0)
         self.assertEqual(self.server.events("guest_driver_broken"), [])
+
+    def test_exchanged_under_load(self):
+        """Ten processes after each other while fio verifies and ext4 is filled; the guest keeps its connection."""
+        exchanges, reports, written = 10, [], []
+
+        def exchange_now_and_then():
+            if len(reports) < exchanges and self.server.written_bytes() > (1 << 20):
+                written.append(self.server.written_bytes())
+                reports.append(self.server.exchange())
+
+        guest = self.guest(VERIFY.format(size="64m") + EXT4, cpus=2)
+        text = guest.wait_for("GODWIT-GUEST-EXIT", BOOT_AND_WORK_S, meanwhile=exchange_now_and_then)
+        self.assertEqual(len(reports), exchanges)
+        for wanted in ("FIO-VERIFIED", "FSCK-IS-CLEAN"):
+            self.assertIn(wanted, text)
+        self.assertEqual([report["front_ends"] for report in reports], [1] * exchanges)
+        self.assertEqual(len(self.server.events("front_end_came")), 1, "QEMU has connected anew")
+        self.assertEqual(self.server.events("requests_taken_up_again"), [])
+        for event in ("front_end_refused", "guest_driver_broken"):
+            self.assertEqual(self.server.events(event), [])
+        pauses = sorted(report["pause_us"] for report in reports)
+        print(f"pause: median {pauses[len(pauses) // 2] / 1e3:.2f} ms, longest {pauses[-1] / 1e3:.2f} ms")
+        guest.close()
+        self.assertEqual(self.server.end(), 0)
 
     def test_ended_cleanly_and_started_again(self):
         """SIGTERM leaves nothing in flight, and the guest waits for the next server."""

@@ -25,10 +25,23 @@ Result<Rings::Ring*> Rings::find(std::uint32_t index) {
 }
 
 void Rings::rest() {
-    if (!running_) {
-        return;
+    if (running_) {
+        device_.quiesce();
+        note_rest();
     }
-    device_.quiesce();
+}
+
+bool Rings::rest_until(sys::Moment deadline) {
+    if (running_ && !device_.quiesce_until(deadline)) {
+        return false;
+    }
+    if (running_) {
+        note_rest();
+    }
+    return true;
+}
+
+void Rings::note_rest() {
     const auto states = device_.queue_states();
     for (std::size_t i = 0; i < states.size(); ++i) {
         if (states[i].has_value()) {
@@ -184,6 +197,55 @@ Status Rings::set_error(std::uint32_t index, std::optional<sys::EventFd> error) 
 void Rings::set_backend_channel(sys::Fd socket) {
     const std::lock_guard lock(signals_mutex_);
     backend_channel_ = std::move(socket);
+}
+
+Result<std::vector<Rings::Saved>> Rings::save() {
+    const auto copy = [](const std::optional<sys::EventFd>& event) -> Result<sys::Fd> {
+        return event.has_value() ? event->fd().duplicate() : sys::Fd();
+    };
+    std::vector<Saved> all;
+    const std::lock_guard lock(signals_mutex_);
+    for (std::size_t i = 0; i < rings_.size(); ++i) {
+        const Ring& ring = rings_[i];
+        all.push_back({.size = ring.size,
+                       .next_available = ring.next_available,
+                       .addresses = ring.addresses,
+                       .enabled = ring.enabled,
+                       .kick = GODWIT_TRY(copy(ring.kick)),
+                       .call = GODWIT_TRY(copy(signals_[i].call)),
+                       .error = GODWIT_TRY(copy(signals_[i].error))});
+    }
+    return all;
+}
+
+Result<sys::Fd> Rings::copy_backend_channel() {
+    const std::lock_guard lock(signals_mutex_);
+    return backend_channel_.valid() ? backend_channel_.duplicate() : sys::Fd();
+}
+
+Status Rings::restore(std::vector<Saved> saved) {
+    if (saved.size() != rings_.size()) {
+        return Error(ErrorCode::conflict,
+                     std::to_string(saved.size()) + " rings for a disk of " +
+                         std::to_string(rings_.size()));
+    }
+    const auto adopt = [](sys::Fd fd) -> Result<std::optional<sys::EventFd>> {
+        if (!fd.valid()) {
+            return std::optional<sys::EventFd>();
+        }
+        return std::optional(GODWIT_TRY(sys::EventFd::adopt(std::move(fd))));
+    };
+    const std::lock_guard lock(signals_mutex_);
+    for (std::size_t i = 0; i < saved.size(); ++i) {
+        rings_[i] = {.size = saved[i].size,
+                     .next_available = saved[i].next_available,
+                     .addresses = saved[i].addresses,
+                     .kick = GODWIT_TRY(adopt(std::move(saved[i].kick))),
+                     .enabled = saved[i].enabled};
+        signals_[i] = {.call = GODWIT_TRY(adopt(std::move(saved[i].call))),
+                       .error = GODWIT_TRY(adopt(std::move(saved[i].error)))};
+    }
+    return ok();
 }
 
 void Rings::enable_all() {
