@@ -57,7 +57,7 @@ class Service {
     void move_ended();
 
     // Exchanges (service_exchange.cpp).
-    [[nodiscard]] Status check_exchange(const std::string& program) const;
+    [[nodiscard]] Status check_exchange() const;
     [[nodiscard]] Status start_exchange(const sys::ControlServer::Request& request);
     void exchange_ended(exchange::Ended ended, const sys::ControlServer::Reply& reply);
     struct Inheritance;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 
 namespace godwit::doors {
 
@@ -41,9 +42,46 @@ Json introduction() {
             {"sections", std::move(sections)}};
 }
 
+/// The godwit-blk meant by `path`: the program itself, or the prefix of an installation.
+Result<std::string> program_at(const std::string& path) {
+    const std::filesystem::path named(path);
+    if (!named.is_absolute()) {
+        return Error(ErrorCode::invalid_argument,
+                     "'" + path + "' is no absolute path of a godwit-blk");
+    }
+    std::error_code error;
+    std::filesystem::path program = named;
+    if (std::filesystem::is_directory(named, error)) {
+        program = named / "bin" / "godwit-blk";
+        if (!std::filesystem::exists(program, error)) {
+            program = named / "godwit-blk";
+        }
+    }
+    if (::access(program.c_str(), X_OK) != 0) {
+        return Error::from_errno(errno, "use '" + program.string() + "' as the new godwit-blk");
+    }
+    return program.string();
+}
+
+/// A time among the parameters, within what an operator may mean.
+Result<std::chrono::milliseconds>
+limit_in(const Json& params, const char* name, std::chrono::milliseconds otherwise) {
+    constexpr std::uint64_t limit_ms_max = 600'000;
+    const Json value = params.is_object() ? params.value(name, Json()) : Json();
+    if (value.is_null()) {
+        return otherwise;
+    }
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() == 0 ||
+        value.get<std::uint64_t>() > limit_ms_max) {
+        return Error(ErrorCode::invalid_argument,
+                     "'" + std::string(name) + "' is not 1 to 600000 milliseconds");
+    }
+    return std::chrono::milliseconds(value.get<std::uint64_t>());
+}
+
 } // namespace
 
-Status Service::check_exchange(const std::string& program) const {
+Status Service::check_exchange() const {
     if (ending_) {
         return Error(ErrorCode::busy, "the export is about to end");
     }
@@ -55,13 +93,6 @@ Status Service::check_exchange(const std::string& program) const {
                      "the disk is being moved, which the new server could not go on with: wait "
                      "for its end or cancel it");
     }
-    if (!program.starts_with('/')) {
-        return Error(ErrorCode::invalid_argument,
-                     "'" + program + "' is no absolute path of a godwit-blk");
-    }
-    if (::access(program.c_str(), X_OK) != 0) {
-        return Error::from_errno(errno, "use '" + program + "' as the new godwit-blk");
-    }
     return ok();
 }
 
@@ -71,12 +102,17 @@ Status Service::start_exchange(const sys::ControlServer::Request& request) {
     if (!named.is_null() && !named.is_string()) {
         return Error(ErrorCode::invalid_argument, "'program' is no path");
     }
-    std::string program = named.is_string() ? named.get<std::string>() : own_program_;
-    GODWIT_TRY(check_exchange(program));
+    GODWIT_TRY(check_exchange());
+    std::string program =
+        GODWIT_TRY(program_at(named.is_string() ? named.get<std::string>() : own_program_));
+    const exchange::Limits usual;
+    const exchange::Limits limits{
+        .prepare = GODWIT_TRY(limit_in(request.params, "prepare_ms", usual.prepare)),
+        .deadline = GODWIT_TRY(limit_in(request.params, "deadline_ms", usual.deadline))};
     exchanging_ = true;
     log::info("exchange_started", {{"program", program}});
     exchange_ = sys::start_thread(
-        "exchange", [this, program = std::move(program), reply = request.reply]() mutable {
+        "exchange", [this, limits, program = std::move(program), reply = request.reply]() mutable {
             exchange::Ended ended = exchange::run_source(
                 {.options = options_,
                  .disk = *disk_,
@@ -93,6 +129,7 @@ Status Service::start_exchange(const sys::ControlServer::Request& request) {
                      },
                  .own_program = own_program_,
                  .program = std::move(program),
+                 .limits = limits,
                  .clock = clock_});
             loop_->post([this, ended = std::move(ended), reply = std::move(reply)]() mutable {
                 exchange_ended(std::move(ended), reply);
@@ -110,7 +147,7 @@ void Service::exchange_ended(exchange::Ended ended, const sys::ControlServer::Re
     reply.result(report);
     if (ended.report.outcome == Outcome::rolled_back) {
         if (ending_) {
-            end(ok());
+            loop_->post([this] { end(ok()); }); // Behind the answer.
         }
         return;
     }
@@ -120,7 +157,7 @@ void Service::exchange_ended(exchange::Ended ended, const sys::ControlServer::Re
     } else if (ending_) {
         discard(ended.successor->signal(SIGTERM), "what was asked of us is asked of it");
     }
-    loop_->post([this] { loop_->stop(); }); // Behind the answer.
+    loop_->post([this] { loop_->stop(); });
 }
 
 /// What a successor is given, and what it makes of it until it serves.

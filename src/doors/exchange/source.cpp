@@ -28,14 +28,6 @@ namespace {
 using namespace std::chrono_literals;
 using Json = nlohmann::json;
 
-constexpr std::chrono::milliseconds introduce_limit = 10s;
-constexpr std::chrono::milliseconds offer_limit = 30s;
-/// How long what is in flight may take to end.
-constexpr std::chrono::milliseconds rest_limit = 5s;
-/// How long the users may wait for a successor before the export is taken back.
-constexpr std::chrono::milliseconds running_limit = 5s;
-/// How long one that has taken it may take to say so.
-constexpr std::chrono::milliseconds claimed_limit = 30s;
 constexpr std::chrono::milliseconds end_limit = 10s;
 /// The number of the socket in the successor.
 constexpr int successor_number = 3;
@@ -66,6 +58,8 @@ class Source {
     void undo(const Error& error);
     [[nodiscard]] std::string end_of_successor(std::chrono::milliseconds patience);
     void part(const char* name, sys::Moment at);
+    [[nodiscard]] std::chrono::milliseconds left_of(sys::Moment began,
+                                                    std::chrono::milliseconds limit) const;
 
     SourceParts parts_;
     Report report_;
@@ -131,6 +125,14 @@ void Source::part(const char* name, sys::Moment at) {
     mark_ = at;
 }
 
+/// Until `limit` after `began`; at least a moment.
+std::chrono::milliseconds Source::left_of(sys::Moment began,
+                                          std::chrono::milliseconds limit) const {
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(began + limit - parts_.clock.now());
+    return std::max(left, 1ms);
+}
+
 Status Source::start() {
     auto [ours, theirs] = GODWIT_TRY(sys::MessageSocket::pair());
     const sys::SpawnOptions options{
@@ -152,7 +154,8 @@ Status Source::start() {
 }
 
 Status Source::introduce() {
-    const Letter hello = GODWIT_TRY(conversation_->expect("hello", introduce_limit));
+    const Letter hello =
+        GODWIT_TRY(conversation_->expect("hello", left_of(began_, parts_.limits.prepare)));
     report_.to.version = text_in(hello, "version");
     report_.to.build_id = text_in(hello, "build_id");
     const std::uint64_t protocol = GODWIT_TRY(number_in(hello, "protocol"));
@@ -207,13 +210,13 @@ Status Source::offer() {
         GODWIT_TRY(give("control", *parts_.control));
     }
     GODWIT_TRY(conversation_->send(std::move(letter)));
-    GODWIT_TRY(conversation_->expect("prepared", offer_limit));
+    GODWIT_TRY(conversation_->expect("prepared", left_of(began_, parts_.limits.prepare)));
     return ok();
 }
 
 Status Source::rest() {
     rest_began_ = mark_ = parts_.clock.now();
-    const sys::Moment deadline = rest_began_ + rest_limit;
+    const sys::Moment deadline = rest_began_ + parts_.limits.deadline;
     at_rest_ = true;
     parts_.stop_control();
     if (parts_.vhost != nullptr) {
@@ -244,14 +247,17 @@ Status Source::hand_over() {
 }
 
 Status Source::await_running(const Status& sent) {
-    Result<Letter> running = sent.has_value() ? conversation_->expect("running", running_limit)
-                                              : Result<Letter>(sent.error());
+    const auto running_until = [&](std::chrono::milliseconds limit) {
+        return conversation_->expect("running", left_of(rest_began_, limit));
+    };
+    Result<Letter> running =
+        sent.has_value() ? running_until(parts_.limits.deadline) : Result<Letter>(sent.error());
     if (!running.has_value() && token_->drain()) {
         return std::move(running.error()); // Ours again.
     }
     committed_ = true;
     if (!running.has_value() && running.error().code() == ErrorCode::timeout) {
-        running = conversation_->expect("running", claimed_limit);
+        running = running_until(2 * parts_.limits.deadline);
     }
     if (!running.has_value()) {
         return std::move(running.error())

@@ -17,11 +17,20 @@
 #include "sys/clock.h"
 #include "sys/process.h"
 
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <string>
 
 namespace godwit::doors::exchange {
+
+struct Limits {
+    /// For the successor to stand, while the users are served.
+    std::chrono::milliseconds prepare{30'000};
+    /// From when the doors come to rest until the successor serves; then the export is taken back.
+    /// One that has taken it by then has as long again to say so.
+    std::chrono::milliseconds deadline{5'000};
+};
 
 struct SourceParts {
     const ServeOptions& options;
@@ -34,6 +43,7 @@ struct SourceParts {
     std::function<void()> begin_control;
     std::string own_program;
     std::string program; ///< The successor's; absolute.
+    Limits limits;
     const sys::Clock& clock;
 };
 

@@ -71,6 +71,8 @@ class Rings final : public virtio::DeviceHost {
     [[nodiscard]] Result<sys::Fd> copy_backend_channel();
     /// As many as the device has. Nothing runs before.
     [[nodiscard]] Status restore(std::vector<Saved> saved);
+    /// Whether run() can serve the rings that are to run; touches nothing.
+    [[nodiscard]] Status check(const Surroundings& surroundings) const;
     /// Rings of a front end that does not negotiate protocol features are enabled from the start.
     void enable_all();
 
@@ -94,10 +96,14 @@ class Rings final : public virtio::DeviceHost {
     void note_rest();
     [[nodiscard]] Result<Ring*> find(std::uint32_t index);
     [[nodiscard]] static Result<virtio::VirtQueue>
-    open(std::uint16_t index,
-         const Ring& ring,
+    open(const Ring& ring,
          const std::shared_ptr<memory::GuestMemory>& memory,
          const Surroundings& surroundings);
+
+    [[nodiscard]] static Status keep_record(virtio::VirtQueue& queue,
+                                            std::uint16_t index,
+                                            const Ring& ring,
+                                            const InflightMemory& inflight);
 
     virtio::VirtioDevice& device_;
     std::vector<Ring> rings_;

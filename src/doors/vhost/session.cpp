@@ -79,9 +79,13 @@ Status Session::handle(Message message) {
 }
 
 Status Session::resume() {
-    return rings_.run({.features = features_,
-                       .memory = memory_,
-                       .inflight = inflight_.has_value() ? &*inflight_ : nullptr});
+    return rings_.run(surroundings());
+}
+
+Rings::Surroundings Session::surroundings() const noexcept {
+    return {.features = features_,
+            .memory = memory_,
+            .inflight = inflight_.has_value() ? &*inflight_ : nullptr};
 }
 
 Result<SavedSession> Session::save(sys::Moment deadline) {
@@ -123,6 +127,7 @@ Session::restore(virtio::VirtioDevice& device, const Channel& channel, SavedSess
     if (saved.backend_channel.valid()) {
         made->rings_.set_backend_channel(std::move(saved.backend_channel));
     }
+    GODWIT_TRY(made->rings_.check(made->surroundings()));
     return made;
 }
 

@@ -63,6 +63,7 @@ class Session {
     [[nodiscard]] Status acknowledge(const Message& message);
     [[nodiscard]] Status set_table(Message& message);
     [[nodiscard]] std::uint64_t offered() const noexcept;
+    [[nodiscard]] Rings::Surroundings surroundings() const noexcept;
     [[nodiscard]] bool negotiated(std::uint64_t protocol_bit) const noexcept {
         return (protocol_features_ & protocol_bit) != 0;
     }
