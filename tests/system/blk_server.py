@@ -12,6 +12,8 @@ import subprocess
 import threading
 from pathlib import Path
 
+from adopted import Adopted
+
 BIN = Path(os.environ.get("GODWIT_BIN", "build/release/bin"))
 LIMIT_S = 60
 
@@ -34,7 +36,8 @@ class Server:
         self.log_path = self.folder / "server.log"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.words, stdout=subprocess.PIPE, stderr=log, env=self.environment)
-        line = self.process.stdout.readline()
+        self.output = self.process.stdout
+        line = self.output.readline()
         self.ready = json.loads(line) if line else None
         assert self.ready and self.ready["ok"], self.log_path.read_text()
 
@@ -65,14 +68,20 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(timeout=LIMIT_S)
-        self.process.stdout.close()
+        self.output.close()
         return code
 
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=LIMIT_S)
-        self.process.stdout.close()
+        self.output.close()
+
+    def follow(self, pid):
+        """The present process has been exchanged for `pid`; gives how it ended."""
+        code = self.process.wait(timeout=LIMIT_S)
+        self.process = Adopted(pid)
+        return code
 
 
 class Client:
