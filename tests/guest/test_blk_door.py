@@ -95,7 +95,7 @@ class Server:
 
     def events(self, name):
         return [record for line in self.log_path.read_text().splitlines()
-                if (record := json.loads(line))["event"] == name]
+                if line.startswith("{") and (record := json.loads(line))["event"] == name]
 
     def device(self):
         return ["-chardev", f"socket,id=blk,path={self.socket},reconnect=1",
@@ -184,27 +184,48 @@ class BlkDoor(unittest.TestCase):
         self.assertEqual(self.server.end(), 0)
         self.assertEqual(self.server.events("guest_driver_broken"), [])
 
+    def failing(self, point):
+        """A godwit-blk that is killed at a point of an exchange it takes part in."""
+        program = Path(self.folder.name) / f"killed-at-{point}"
+        program.write_text(f"#!/bin/sh\nGODWIT_FAULT=doors.exchange.successor.{point}:kill "
+                           f"exec {PROGRAMS / 'godwit-blk'} \"$@\"\n")
+        program.chmod(0o755)
+        return str(program.resolve())
+
     def test_exchanged_under_load(self):
-        """Ten processes after each other while fio verifies and ext4 is filled; the guest keeps its connection."""
-        exchanges, reports, written = 10, [], []
+        """Ten processes after each other while fio verifies and ext4 is filled, and each time one first that dies when
+        it has everything: the guest keeps its connection. Then one dies that owns the disk, and the next server goes
+        on as after any kill."""
+        exchanges, reports, failed = 10, [], []
 
         def exchange_now_and_then():
-            if len(reports) < exchanges and self.server.written_bytes() > (1 << 20):
-                written.append(self.server.written_bytes())
-                reports.append(self.server.exchange())
+            if self.server.written_bytes() < (1 << 20) or len(failed) > exchanges:
+                return
+            if len(reports) == exchanges:
+                self.assertEqual(len(self.server.events("front_end_came")), 1, "QEMU has connected anew")
+                self.assertEqual(self.server.events("requests_taken_up_again"), [])
+                failed.append(self.server.call("exchange", program=self.failing("claimed")))
+                self.assertEqual(self.server.process.wait(timeout=20), 1)
+                self.server.output.close()
+                self.server.start()
+                return
+            failed.append(self.server.call("exchange", program=self.failing("claim")))
+            reports.append(self.server.exchange())
 
         guest = self.guest(VERIFY.format(size="64m") + EXT4, cpus=2)
         text = guest.wait_for("GODWIT-GUEST-EXIT", BOOT_AND_WORK_S, meanwhile=exchange_now_and_then)
         self.assertEqual(len(reports), exchanges)
         for wanted in ("FIO-VERIFIED", "FSCK-IS-CLEAN"):
             self.assertIn(wanted, text)
-        self.assertEqual([report["front_ends"] for report in reports], [1] * exchanges)
-        self.assertEqual(len(self.server.events("front_end_came")), 1, "QEMU has connected anew")
-        self.assertEqual(self.server.events("requests_taken_up_again"), [])
+        self.assertEqual([report["front_ends"] for report in reports + failed], [1] * (2 * exchanges + 1))
+        self.assertEqual([report["outcome"] for report in failed],
+                         ["rolled_back"] * exchanges + ["failed_after_commit"])
+        self.assertEqual(len(self.server.events("front_end_came")), 2)
         for event in ("front_end_refused", "guest_driver_broken"):
             self.assertEqual(self.server.events(event), [])
-        pauses = sorted(report["pause_us"] for report in reports)
-        print(f"pause: median {pauses[len(pauses) // 2] / 1e3:.2f} ms, longest {pauses[-1] / 1e3:.2f} ms")
+        for what, some in (("exchanged", reports), ("rolled back", failed[:-1])):
+            pauses = sorted(report["pause_us"] for report in some)
+            print(f"pause, {what}: median {pauses[len(pauses) // 2] / 1e3:.2f} ms, longest {pauses[-1] / 1e3:.2f} ms")
         guest.close()
         self.assertEqual(self.server.end(), 0)
 
