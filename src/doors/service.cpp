@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "sys/run_path.h"
+#include "sys/service_manager.h"
 #include "sys/unix_socket.h"
 
 #include <sys/epoll.h>
@@ -130,7 +131,16 @@ vhost::Door::Args Service::door_args() {
             }};
 }
 
+/// Nobody is served worse for it if that fails.
+void Service::tell_manager(const std::string& lines) {
+    const Status told = sys::tell_service_manager(lines);
+    if (!told.has_value()) {
+        log::warn("service_manager_not_told", {{"reason", told.error().to_string()}});
+    }
+}
+
 Status Service::run() {
+    tell_manager("READY=1");
     GODWIT_TRY(loop_->run());
     return outcome_;
 }

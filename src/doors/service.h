@@ -53,6 +53,7 @@ class Service {
     [[nodiscard]] Status open_control();
     [[nodiscard]] Status open_doors();
     [[nodiscard]] vhost::Door::Args door_args();
+    static void tell_manager(const std::string& lines);
     void end(Status outcome);
     void move_ended();
 

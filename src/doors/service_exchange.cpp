@@ -151,6 +151,7 @@ void Service::exchange_ended(exchange::Ended ended, const sys::ControlServer::Re
         }
         return;
     }
+    tell_manager("MAINPID=" + std::to_string(ended.successor->pid()));
     control_->abandon_path();
     if (ended.report.outcome == Outcome::failed_after_commit) {
         outcome_ = Error(ErrorCode::conflict, ended.report.reason);

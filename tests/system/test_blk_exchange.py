@@ -323,6 +323,18 @@ class BlkExchange(unittest.TestCase):
         with self.assertRaisesRegex(Refused, "unsupported"):
             reader.call("disk_move", disk="disk0", destination=str(there) + "2", scheme="dbt")
 
+    def test_a_service_manager_is_told_which_process_serves(self):
+        for address in (str(self.folder / "notify"), f"\0godwit-test-{os.getpid()}"):
+            with self.subTest(address=address), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.settimeout(LIMIT_S)
+                manager.bind(address)
+                server = self.serve(environment={"NOTIFY_SOCKET": address.replace("\0", "@")})
+                self.assertEqual(manager.recv(100), b"READY=1")
+                report = self.exchange(server)
+                told = {manager.recv(100) for _ in range(2)}  # The new one says that it is ready, too.
+                self.assertEqual(told, {b"READY=1", f"MAINPID={report['to']['pid']}".encode()})
+                self.assertEqual(server.end(), 0)
+
     def slow_profile(self):
         profile = self.folder / "slow.profile"
         profile.write_text("name slow\nread_latency_us 20000\n")
