@@ -46,7 +46,10 @@ class Server:
             control.settimeout(LIMIT_S)
             control.connect(self.ready["control"])
             control.send(json.dumps({"id": 1, "method": method, "params": params}).encode())
-            answer = json.loads(control.recv(1 << 17))
+            packet = control.recv(1 << 17)
+        if not packet:
+            raise ConnectionError("the server has gone")
+        answer = json.loads(packet)
         if "error" in answer:
             raise Refused(answer["error"])
         return answer["result"]
