@@ -119,7 +119,7 @@ exchange_and_wait(const Session& session, const std::string& name, const Json& r
         operation["error"] = control::json_of(Error(
             control::error_code_named(text_member(*report, "error_code")),
             "the server of '" + name + "' was not exchanged: " + text_member(*report, "reason") +
-                (served ? "; it serves on"
+                (served ? "; the old one serves on"
                         : "; the old one has ended: if no other serves it, start one")));
     }
     operation["result"] = std::move(*report);

@@ -185,7 +185,7 @@ class BlkExchange(unittest.TestCase):
                 server.call("exchange", program=str(program))
         code, _, complaint = server.godwit("disk", "exchange", "disk", "--to", "/bin/true")
         self.assertEqual(code, 1)
-        self.assertIn("it serves on", complaint)
+        self.assertIn("the old one serves on", complaint)
         self.assertEqual(server.godwit("disk", "exchange", "none")[0], 1)
         self.assertEqual(server.process.pid, server.call("status")["pid"])
         self.check(writer)
