@@ -70,7 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto page = input.take_bytes(input.take<std::uint16_t>() % 4096);
     discard(sys::pwrite_all(descriptors.ram(), std::as_bytes(page), 0), "a file in memory");
     auto [ours, theirs] = GODWIT_MUST(sys::MessageSocket::pair()); // sockets are to be had
-    const doors::vhost::Channel channel(std::move(ours).take());
+    doors::vhost::Channel channel(std::move(ours).take());
     doors::vhost::Session session(device(), channel);
     for (int i = 0; i < messages_max && !input.empty(); ++i) {
         if (!session.handle(next_message(input, descriptors)).has_value()) {

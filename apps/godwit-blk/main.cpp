@@ -20,7 +20,7 @@ struct Options {
     std::uint32_t lock_wait_seconds = 10;
     bool cached = false;
     bool json = false;
-    std::string log_level = "info";
+    int predecessor_number = -1;
 };
 
 void tell_ready(const Options& options, const doors::Service& service) {
@@ -54,6 +54,24 @@ Status serve(const Options& options) {
     const auto service = GODWIT_TRY(doors::Service::create(options.serve, sys::system_clock()));
     tell_ready(options, *service);
     return service->run();
+}
+
+Status take_over(const Options& options) {
+    sys::MessageSocket predecessor{sys::Fd(options.predecessor_number)};
+    const auto service = GODWIT_TRY(doors::Service::take_over(
+        std::move(predecessor), options.serve.log_level, sys::system_clock()));
+    return service->run();
+}
+
+/// What a predecessor starts its successor with.
+CLI::App* add_take_over(CLI::App& app, Options& options) {
+    auto* command = app.add_subcommand("take-over", "Go on for another godwit-blk, which says so");
+    command->group("");
+    command->add_option("--socket", options.predecessor_number, "Descriptor of the conversation")
+        ->required()
+        ->check(CLI::Range(3, 1'000'000));
+    command->add_option("--log-level", options.serve.log_level, "debug, info, warn or error");
+    return command;
 }
 
 int run(int argc, char** argv) {
@@ -111,17 +129,18 @@ int run(int argc, char** argv) {
         ->check(CLI::Range(0, 3600))
         ->capture_default_str();
     command->add_flag("--json", options.json, "Tell in one JSON line that it serves");
-    command->add_option("--log-level", options.log_level, "debug, info, warn or error");
+    command->add_option("--log-level", options.serve.log_level, "debug, info, warn or error");
     command->footer("QEMU: -object memory-backend-memfd,id=m,size=1G,share=on -machine "
                     "q35,memory-backend=m\n      -chardev socket,id=c,path=SOCK,reconnect=1 "
                     "-device vhost-user-blk-pci,chardev=c");
+    const CLI::App* const successor = add_take_over(app, options);
     CLI11_PARSE(app, argc, argv);
     options.serve.disk.direct = !options.cached;
     options.serve.disk.lock_wait = std::chrono::seconds(options.lock_wait_seconds);
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN); // An image that may not grow is a failed write.
-    log::configure("godwit-blk", log::level_named(options.log_level));
-    const Status served = serve(options);
+    log::configure("godwit-blk", log::level_named(options.serve.log_level));
+    const Status served = successor->parsed() ? take_over(options) : serve(options);
     if (!served.has_value()) {
         std::fprintf(stderr, "godwit-blk: %s\n", served.error().to_string().c_str());
         return 1;

@@ -336,6 +336,73 @@ void add_list(CLI::App& disk, Invocation& invocation) {
     });
 }
 
+struct ExchangeServerCommand {
+    std::string name;
+    std::string program;
+    std::uint64_t prepare_ms = 30'000;
+    std::uint64_t deadline_ms = 5'000;
+};
+
+ExitCode exchange_server(const Session& session, const ExchangeServerCommand& command) {
+    if (parse_disk_name(command.name).has_value() && !names_export(command.name)) {
+        return session.fail(Error(ErrorCode::invalid_argument,
+                                  "'" + command.name +
+                                      "' is a machine's disk, which is exchanged with its "
+                                      "machine: 'godwit exchange'"));
+    }
+    Json request{{"prepare_ms", command.prepare_ms}, {"deadline_ms", command.deadline_ms}};
+    if (!command.program.empty()) {
+        request["program"] = absolute_path(command.program);
+    }
+    return exchange_export(session, command.name, request);
+}
+
+void add_exchange_server(CLI::App& disk, Invocation& invocation) {
+    auto command = std::make_shared<ExchangeServerCommand>();
+    CLI::App* const exchange = disk.add_subcommand(
+        "exchange", "Replace the godwit-blk of an export while guests and programs use it");
+    exchange
+        ->add_option(
+            "EXPORT", command->name, "Name of what a godwit-blk exports, or its control socket")
+        ->required();
+    exchange
+        ->add_option("--to",
+                     command->program,
+                     "The new godwit-blk, or the prefix of the installation it is in (default: "
+                     "what lies where the present one was started from)")
+        ->type_name("PATH");
+    exchange
+        ->add_option("--deadline-ms",
+                     command->deadline_ms,
+                     "Longest time from when requests come to rest until the new process serves; "
+                     "then the old one goes on (default 5000)")
+        ->type_name("MS")
+        ->check(CLI::Range(1, 600'000).description(""));
+    exchange
+        ->add_option("--prepare-ms",
+                     command->prepare_ms,
+                     "Longest time for building the new process, while requests are served "
+                     "(default 30000)")
+        ->type_name("MS")
+        ->check(CLI::Range(1, 600'000).description(""));
+    exchange->footer(
+        "The new process is built beside the old one; then requests wait for a moment, and\n"
+        "connections, rings and what is half sent go over with the image and its lock. Guests\n"
+        "and clients keep their connections. If anything fails before the new process has it,\n"
+        "the old one serves on (exit code 1). It has another process number, which systemd is "
+        "told\n"
+        "if the unit says NotifyAccess=main. A disk that moves is not exchanged.\n"
+        "\n"
+        "Examples:\n"
+        "  godwit disk exchange web1\n"
+        "  godwit disk exchange web1 --to /opt/godwit-2");
+    exchange->callback([command, &invocation] {
+        invocation.action = [command, &invocation] {
+            return exchange_server(invocation.session, *command);
+        };
+    });
+}
+
 struct RefreshCommand {
     std::string name;
     std::string disk;
@@ -378,6 +445,7 @@ void add_disk_commands(CLI::App& app, Invocation& invocation) {
     add_disk_layer_commands(*disk, invocation);
     add_list(*disk, invocation);
     add_cancel(*disk, invocation);
+    add_exchange_server(*disk, invocation);
     add_refresh(*disk, invocation);
 }
 

@@ -174,6 +174,25 @@ std::string disk_snapshot_text(const Json& report) {
            "; its requests waited " + time_of(report, "pause_us") + "\n";
 }
 
+std::string export_exchange_text(const Json& report) {
+    const Json from = member(report, "from");
+    const Json to = member(report, "to");
+    const auto build = [](const Json& side) {
+        return text_member(side, "version") + " " + text_member(side, "build_id").substr(0, 12);
+    };
+    std::string parts;
+    for (const Json& part : member(report, "pause_parts_us")) {
+        parts +=
+            (parts.empty() ? " (" : ", ") + text_member(part, "part") + " " + time_of(part, "us");
+    }
+    return text_member(report, "export") + ": served by process " +
+           std::to_string(number_member(to, "pid")) + " now, in " + time_of(report, "total_us") +
+           "; its users waited " + time_of(report, "pause_us") +
+           (parts.empty() ? "" : parts + ")") + "\n  " + build(from) + " -> " + build(to) +
+           "; front ends " + std::to_string(number_member(report, "front_ends")) +
+           ", NBD clients " + std::to_string(number_member(report, "nbd_clients")) + "\n";
+}
+
 std::string disks_text(const Json& answer) {
     Table table({"DISK", "SIZE", "PATH", "DELTAS", "GOING TO", "HOW", "DONE", "LEFT"});
     for (const Json& disk : member(answer, "disks")) {

@@ -18,6 +18,8 @@ namespace godwit::cli {
 /// The disks of a machine as godwitd lists them.
 [[nodiscard]] std::string disks_text(const control::Json& answer);
 
+/// What came of an exchange of an export's server.
+[[nodiscard]] std::string export_exchange_text(const control::Json& report);
 /// What an exported disk was asked for so far, and how long it took.
 [[nodiscard]] std::string export_metrics_text(const control::Json& metrics);
 

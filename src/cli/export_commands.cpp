@@ -16,6 +16,8 @@ using control::text_member;
 
 /// How often progress is told.
 constexpr std::chrono::milliseconds look_distance{500};
+/// Of an exchange, beside the limits its server keeps to.
+constexpr std::chrono::milliseconds exchange_patience = std::chrono::seconds(30);
 
 Json member(const Json& object, const char* name) {
     return object.is_object() && object.contains(name) ? object[name] : Json();
@@ -97,6 +99,33 @@ Result<Json> cancel_and_follow(const Session& session, const std::string& name) 
     return follow_move(session, server, number_member(move, "id"));
 }
 
+/// An exchange that has ended, as godwitd would describe it.
+Result<Json>
+exchange_and_wait(const Session& session, const std::string& name, const Json& request) {
+    const ExportClient server = GODWIT_TRY(ExportClient::connect(session.run_directory, name));
+    const std::chrono::milliseconds limits(number_member(request, "prepare_ms") +
+                                           2 * number_member(request, "deadline_ms"));
+    Result<Json> report = server.call("exchange", request, exchange_patience + limits);
+    if (!report.has_value() && report.error().code() == ErrorCode::peer_closed) {
+        return Error(ErrorCode::peer_closed,
+                     "the server of '" + name + "' ended during the exchange: 'godwit disk list " +
+                         name + "' tells whether another one serves it; if none does, start one");
+    }
+    GODWIT_TRY(report);
+    const bool done = text_member(*report, "outcome") == "done";
+    Json operation{{"kind", "disk-exchange"}, {"state", done ? "succeeded" : "failed"}};
+    if (!done) {
+        const bool served = text_member(*report, "outcome") == "rolled_back";
+        operation["error"] = control::json_of(Error(
+            control::error_code_named(text_member(*report, "error_code")),
+            "the server of '" + name + "' was not exchanged: " + text_member(*report, "reason") +
+                (served ? "; the old one serves on"
+                        : "; the old one has ended: if no other serves it, start one")));
+    }
+    operation["result"] = std::move(*report);
+    return operation;
+}
+
 } // namespace
 
 ExitCode move_export(const Session& session, const std::string& name, const Json& request) {
@@ -123,6 +152,10 @@ ExitCode list_export(const Session& session, const std::string& name) {
     }
     session.print(*answer, disks_text(*answer) + export_metrics_text(member(*answer, "metrics")));
     return ExitCode::done;
+}
+
+ExitCode exchange_export(const Session& session, const std::string& name, const Json& request) {
+    return conclude(session, exchange_and_wait(session, name, request), export_exchange_text);
 }
 
 } // namespace godwit::cli

@@ -14,5 +14,8 @@ namespace godwit::cli {
 move_export(const Session& session, const std::string& name, const control::Json& request);
 [[nodiscard]] ExitCode cancel_export_move(const Session& session, const std::string& name);
 [[nodiscard]] ExitCode list_export(const Session& session, const std::string& name);
+/// `request`: as the server takes it (docs/formats/blk-control.md).
+[[nodiscard]] ExitCode
+exchange_export(const Session& session, const std::string& name, const control::Json& request);
 
 } // namespace godwit::cli

@@ -59,25 +59,42 @@ open_when_free(const DiskOptions& options, const PlaceNote& note, const sys::Clo
 
 Result<std::unique_ptr<ExportedDisk>> ExportedDisk::open(const DiskOptions& options,
                                                          const sys::Clock& clock) {
-    std::optional<block::DeviceProfile> profile;
-    if (!options.profile.empty()) {
-        profile = GODWIT_TRY(block::load_profile(options.profile));
-    }
     PlaceNote note = GODWIT_TRY(PlaceNote::of(options.path, options.place));
     LockedImage opened = GODWIT_TRY(open_when_free(options, note, clock));
     if (opened.place.path != note.origin()) {
         log::info("image_lies_elsewhere",
                   {{"image", note.origin()}, {"place", opened.place.path}, {"note", note.path()}});
     }
+    return create(
+        options, std::move(note), std::move(opened.place), std::move(opened.image), clock);
+}
+
+Result<std::unique_ptr<ExportedDisk>> ExportedDisk::adopt(const DiskOptions& options,
+                                                          block::ImagePlace place,
+                                                          sys::Fd image,
+                                                          const sys::Clock& clock) {
+    PlaceNote note = GODWIT_TRY(PlaceNote::of(options.path, options.place));
+    return create(options, std::move(note), std::move(place), std::move(image), clock);
+}
+
+Result<std::unique_ptr<ExportedDisk>> ExportedDisk::create(const DiskOptions& options,
+                                                           PlaceNote note,
+                                                           block::ImagePlace place,
+                                                           sys::Fd image,
+                                                           const sys::Clock& clock) {
+    std::optional<block::DeviceProfile> profile;
+    if (!options.profile.empty()) {
+        profile = GODWIT_TRY(block::load_profile(options.profile));
+    }
     auto thread = GODWIT_TRY(sys::IoThread::create("disk"));
     std::unique_ptr<ExportedDisk> made(
         new ExportedDisk(options, std::move(note), std::move(thread), clock));
-    made->place_ = std::move(opened.place);
-    made->image_ = std::move(opened.image);
+    made->place_ = std::move(place);
+    made->image_ = std::move(image);
     const auto start = [&]() -> Status {
-        sys::Fd image = GODWIT_TRY(made->image_.duplicate());
+        sys::Fd copy = GODWIT_TRY(made->image_.duplicate());
         std::unique_ptr<block::BlockDevice> file = GODWIT_TRY(
-            block::FileDevice::create(std::move(image), made->loop(), {.name = made->place_.path}));
+            block::FileDevice::create(std::move(copy), made->loop(), {.name = made->place_.path}));
         if (profile.has_value()) {
             file = GODWIT_TRY(
                 block::ThrottleDevice::create(std::move(file), made->alarms_, std::move(*profile)));

@@ -44,6 +44,12 @@ class ExportedDisk {
   public:
     [[nodiscard]] static Result<std::unique_ptr<ExportedDisk>> open(const DiskOptions& options,
                                                                     const sys::Clock& clock);
+    /// An image that a predecessor has opened at `place`, which lies there: with its lock, which
+    /// belongs to the open file. Nothing is read or written before a view is used.
+    [[nodiscard]] static Result<std::unique_ptr<ExportedDisk>> adopt(const DiskOptions& options,
+                                                                     block::ImagePlace place,
+                                                                     sys::Fd image,
+                                                                     const sys::Clock& clock);
     ExportedDisk(const ExportedDisk&) = delete;
     ExportedDisk& operator=(const ExportedDisk&) = delete;
     /// Every view is gone.
@@ -52,6 +58,14 @@ class ExportedDisk {
     [[nodiscard]] sys::EventLoop& loop() noexcept { return thread_->loop(); }
     /// Where the image lies.
     [[nodiscard]] const std::string& path() const noexcept { return place_.path; }
+    // What a successor needs, while nothing moves.
+    [[nodiscard]] const block::ImagePlace& place() const noexcept { return place_; }
+    [[nodiscard]] Result<sys::Fd> copy_image() const { return image_.duplicate(); }
+    /// Absolute.
+    [[nodiscard]] const std::string& origin() const noexcept { return note_.origin(); }
+    /// The report of the last move as JSON; empty if there was none.
+    [[nodiscard]] const std::string& last_move() const noexcept { return last_move_; }
+    void set_last_move(std::string report) { last_move_ = std::move(report); }
     /// As it was opened.
     [[nodiscard]] const block::BlockGeometry& geometry() const noexcept { return geometry_; }
     /// The same disk for one more user. Any thread.
@@ -92,6 +106,11 @@ class ExportedDisk {
                  const sys::Clock& clock)
         : options_(std::move(options)), note_(std::move(note)), thread_(std::move(thread)),
           alarms_(thread_->loop(), clock), clock_(clock) {}
+    [[nodiscard]] static Result<std::unique_ptr<ExportedDisk>> create(const DiskOptions& options,
+                                                                      PlaceNote note,
+                                                                      block::ImagePlace place,
+                                                                      sys::Fd image,
+                                                                      const sys::Clock& clock);
 
     const DiskOptions options_;
     const PlaceNote note_;

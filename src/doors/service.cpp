@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "sys/run_path.h"
+#include "sys/service_manager.h"
 #include "sys/unix_socket.h"
 
 #include <sys/epoll.h>
@@ -35,13 +36,19 @@ std::string export_name(const ServeOptions& options) {
 
 Result<std::unique_ptr<Service>> Service::create(ServeOptions options, const sys::Clock& clock) {
     std::unique_ptr<Service> made(new Service(std::move(options), clock));
-    made->started_at_ = clock.now();
-    made->loop_ = GODWIT_TRY(sys::EventLoop::create());
-    GODWIT_TRY(made->watch_signals()); // Before there are threads, which inherit the mask.
+    GODWIT_TRY(made->prepare_process());
     made->disk_ = GODWIT_TRY(ExportedDisk::open(made->options_.disk, clock));
     GODWIT_TRY(made->open_control());
     GODWIT_TRY(made->open_doors());
     return made;
+}
+
+Status Service::prepare_process() {
+    started_at_ = clock_.now();
+    std::error_code error;
+    own_program_ = std::filesystem::read_symlink("/proc/self/exe", error).string();
+    loop_ = GODWIT_TRY(sys::EventLoop::create());
+    return watch_signals(); // Before there are threads, which inherit the mask.
 }
 
 Service::~Service() {
@@ -110,18 +117,30 @@ Status Service::open_doors() {
         nbd_ = GODWIT_TRY(nbd::Server::create(options_.nbd_address, *disk_, options_.name));
     }
     if (!options_.vhost_socket.empty()) {
-        vhost_ =
-            GODWIT_TRY(vhost::Door::open({.socket = options_.vhost_socket,
-                                          .options = options_.blk,
-                                          .disk = *disk_,
-                                          .failed = [this](const Error& reason) {
-                                              loop_->post([this, reason] { end(Status(reason)); });
-                                          }}));
+        vhost_ = GODWIT_TRY(vhost::Door::open(door_args()));
     }
     return ok();
 }
 
+vhost::Door::Args Service::door_args() {
+    return {.socket = options_.vhost_socket,
+            .options = options_.blk,
+            .disk = *disk_,
+            .failed = [this](const Error& reason) {
+                loop_->post([this, reason] { end(Status(reason)); });
+            }};
+}
+
+/// Nobody is served worse for it if that fails.
+void Service::tell_manager(const std::string& lines) {
+    const Status told = sys::tell_service_manager(lines);
+    if (!told.has_value()) {
+        log::warn("service_manager_not_told", {{"reason", told.error().to_string()}});
+    }
+}
+
 Status Service::run() {
+    tell_manager("READY=1");
     GODWIT_TRY(loop_->run());
     return outcome_;
 }
@@ -130,6 +149,9 @@ void Service::end(Status outcome) {
     const bool again = std::exchange(ending_, true);
     if (!outcome.has_value()) {
         outcome_ = std::move(outcome);
+    }
+    if (exchanging_) {
+        return; // Whoever serves after it ends.
     }
     if (disk_->moving() == ExportedDisk::Moving::no) {
         loop_->stop();

@@ -4,40 +4,34 @@
 /// (docs/formats/blk-control.md) and ends on a signal, once no disk moves.
 ///
 ///     serving -> ending (a signal; a move that goes on is cancelled) -> over
+///     serving -> exchanging -> over (a successor serves), or serving again
 ///
 /// Thread rule: create() and run() on the thread that wires the process, the control loop's.
 
 #include "base/result.h"
+#include "doors/exchange/source.h"
 #include "doors/exported_disk.h"
 #include "doors/nbd/server.h"
+#include "doors/serve_options.h"
 #include "doors/vhost/door.h"
 #include "sys/clock.h"
 #include "sys/control_server.h"
 #include "sys/event_loop.h"
-#include "virtio/blk/blk_config.h"
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <thread>
 
 namespace godwit::doors {
-
-struct ServeOptions {
-    DiskOptions disk;
-    std::string vhost_socket; ///< Empty: no such door.
-    std::string nbd_address;  ///< Empty: no such door.
-    std::string name;         ///< Of the NBD export, and of this one for `godwit`.
-    /// Where requests come in; empty: under the run directory, by name.
-    std::string control;
-    virtio::BlkOptions blk{.instance = 0, .serial = "", .queues = 16, .queue_size = 128};
-};
-
-/// What `godwit` calls the export: its name, or the image's without its ending.
-[[nodiscard]] std::string export_name(const ServeOptions& options);
 
 class Service {
   public:
     [[nodiscard]] static Result<std::unique_ptr<Service>> create(ServeOptions options,
                                                                  const sys::Clock& clock);
+    /// Takes over what the godwit-blk at the other end of `predecessor` serves, with its users.
+    [[nodiscard]] static Result<std::unique_ptr<Service>>
+    take_over(sys::MessageSocket predecessor, std::string log_level, const sys::Clock& clock);
     Service(const Service&) = delete;
     Service& operator=(const Service&) = delete;
     ~Service();
@@ -54,12 +48,23 @@ class Service {
   private:
     Service(ServeOptions options, const sys::Clock& clock)
         : options_(std::move(options)), clock_(clock) {}
+    [[nodiscard]] Status prepare_process();
     [[nodiscard]] Status watch_signals();
     [[nodiscard]] Status open_control();
     [[nodiscard]] Status open_doors();
+    [[nodiscard]] vhost::Door::Args door_args();
+    static void tell_manager(const std::string& lines);
     void end(Status outcome);
-    void end_when_settled();
     void move_ended();
+
+    // Exchanges (service_exchange.cpp).
+    [[nodiscard]] Status check_exchange() const;
+    [[nodiscard]] Status start_exchange(const sys::ControlServer::Request& request);
+    void exchange_ended(exchange::Ended ended, const sys::ControlServer::Reply& reply);
+    struct Inheritance;
+    [[nodiscard]] Status inherit(Inheritance& inheritance);
+    [[nodiscard]] Status receive_users(Inheritance& inheritance);
+    [[nodiscard]] Status begin(Inheritance& inheritance);
 
     // Answering requests (service_requests.cpp).
     void handle(const sys::ControlServer::Request& request);
@@ -78,6 +83,9 @@ class Service {
     std::unique_ptr<nbd::Server> nbd_;
     std::unique_ptr<vhost::Door> vhost_;
     std::unique_ptr<sys::ControlServer> control_; ///< First to go: its answers need the rest.
+    std::string own_program_;                     ///< Where it lay when this process began.
+    bool exchanging_ = false;
+    std::jthread exchange_;
 };
 
 } // namespace godwit::doors

@@ -34,6 +34,11 @@ void Service::handle(const sys::ControlServer::Request& request) {
         answer(start_move(request.params));
     } else if (method == "cancel_disk_move") {
         answer_status(disk_->cancel_move());
+    } else if (method == "exchange") {
+        const Status started = start_exchange(request);
+        if (!started.has_value()) {
+            answer(started.error());
+        }
     } else if (method == "subscribe") {
         if (control_) {
             control_->subscribe(request.reply.connection());
@@ -48,10 +53,14 @@ Json Service::status_json() const {
     const auto uptime =
         std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_at_);
     return {{"name", export_name(options_)},
-            {"state", ending_ ? "ending" : "serving"},
+            {"state",
+             exchanging_ ? "exchanging"
+             : ending_   ? "ending"
+                         : "serving"},
             {"pid", ::getpid()},
             {"version", version()},
             {"build_id", build_id()},
+            {"program", own_program_},
             {"uptime_s", uptime.count()},
             {"image", disk_->path()},
             {"vhost_user_blk", options_.vhost_socket},
@@ -61,6 +70,9 @@ Json Service::status_json() const {
 Result<Json> Service::start_move(const Json& params) {
     if (ending_) {
         return Error(ErrorCode::busy, "the export is about to end");
+    }
+    if (exchanging_) {
+        return Error(ErrorCode::busy, "the export's server is being exchanged: ask its successor");
     }
     const block::DiskMoveRequest request = GODWIT_TRY(block::parse_disk_move_request(
         params.dump(-1, ' ', false, Json::error_handler_t::replace)));

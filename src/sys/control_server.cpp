@@ -45,11 +45,14 @@ Result<std::unique_ptr<ControlServer>>
 ControlServer::create(EventLoop& loop, Listener listener, Handler handler) {
     std::unique_ptr<ControlServer> server(
         new ControlServer(loop, std::move(listener), std::move(handler)));
-    server->listen_watch_ =
-        GODWIT_TRY(loop.watch(server->listener_.fd(), EPOLLIN, [raw = server.get()](std::uint32_t) {
-            raw->accept_connection();
-        }));
+    GODWIT_TRY(server->begin_again());
     return server;
+}
+
+Status ControlServer::begin_again() {
+    listen_watch_ = GODWIT_TRY(
+        loop_.watch(listener_.fd(), EPOLLIN, [this](std::uint32_t) { accept_connection(); }));
+    return ok();
 }
 
 void ControlServer::accept_connection() {

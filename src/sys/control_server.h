@@ -60,6 +60,12 @@ class ControlServer {
 
     /// The listener's path can be seen by now: it goes with this object.
     void adopt_path() noexcept { listener_.find_path(); }
+    [[nodiscard]] const Fd& listening_socket() const noexcept { return listener_.fd(); }
+    /// Lets nobody in until begin_again(); who is in stays.
+    void stop_listening() noexcept { listen_watch_.reset(); }
+    [[nodiscard]] Status begin_again();
+    /// The path is another process's now, and stays when this object goes.
+    void abandon_path() noexcept { listener_.abandon_path(); }
     /// From now on this connection gets events.
     void subscribe(std::uint64_t connection);
     /// Sends an event to all who subscribed.

@@ -70,6 +70,11 @@ class Listener {
     bind(const std::string& path, SocketKind kind, unsigned mode = 0600);
     /// The second half, of a socket that was bound to `path` elsewhere.
     [[nodiscard]] static Result<Listener> listen(Fd bound, const std::string& path);
+    /// One that another process listens with at `path`, which stays when this object goes, unless
+    /// find_path() has said that it is ours now.
+    [[nodiscard]] static Listener adopt(Fd listening, std::string path) {
+        return {std::move(listening), std::move(path), 0};
+    }
     Listener(Listener&&) noexcept;
     Listener& operator=(Listener&&) noexcept;
     Listener(const Listener&) = delete;
@@ -80,7 +85,8 @@ class Listener {
     [[nodiscard]] Result<Fd> accept() const;
     [[nodiscard]] const Fd& fd() const noexcept { return fd_; }
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
-    /// After listen(), once the path can be seen: it is removed with this object from now on.
+    /// After listen() or adopt(), once the path can be seen: it is removed with this object from
+    /// now on.
     void find_path() noexcept;
     /// Leaves the path in place when this object goes (someone else has taken it over).
     void abandon_path() noexcept { path_.clear(); }

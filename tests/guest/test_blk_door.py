@@ -16,6 +16,9 @@ from pathlib import Path
 
 from qemu_guest import ROOT, Guest
 
+sys.path.insert(0, str(ROOT / "tests" / "system"))
+from adopted import Adopted  # noqa: E402
+
 PROGRAMS = Path(sys.argv.pop(1))
 DISK_BYTES = 256 << 20
 BOOT_AND_WORK_S = 150
@@ -55,7 +58,8 @@ class Server:
             self.process = subprocess.Popen(
                 [PROGRAMS / "godwit-blk", "serve", "--json", "--vhost-user-blk", self.socket, *self.flags, self.image],
                 stdout=subprocess.PIPE, stderr=log, env={**os.environ, "GODWIT_RUN_DIR": str(self.image.parent / "run")})
-        self.ready = json.loads(self.process.stdout.readline() or "{}")
+        self.output = self.process.stdout
+        self.ready = json.loads(self.output.readline() or "{}")
         assert self.ready.get("ok") and self.ready["bytes"] == DISK_BYTES, f"{self.ready}: {self.log_path.read_text()}"
 
     def call(self, method, **params):
@@ -66,15 +70,23 @@ class Server:
             control.send(json.dumps({"id": 1, "method": method, "params": params}).encode())
             return json.loads(control.recv(1 << 17))["result"]
 
+    def exchange(self):
+        """Another process serves the guest from now on; gives the report. The first one has ended."""
+        report = self.call("exchange")
+        assert report["outcome"] == "done", report
+        assert self.process.wait(timeout=20) == 0
+        self.process = Adopted(report["to"]["pid"])
+        return report
+
     def kill(self):
         self.process.kill()
         self.process.wait()
-        self.process.stdout.close()
+        self.output.close()
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(timeout=20)
-        self.process.stdout.close()
+        self.output.close()
         return code
 
     def written_bytes(self):
@@ -83,7 +95,7 @@ class Server:
 
     def events(self, name):
         return [record for line in self.log_path.read_text().splitlines()
-                if (record := json.loads(line))["event"] == name]
+                if line.startswith("{") and (record := json.loads(line))["event"] == name]
 
     def device(self):
         return ["-chardev", f"socket,id=blk,path={self.socket},reconnect=1",
@@ -171,6 +183,51 @@ class BlkDoor(unittest.TestCase):
         guest.close()
         self.assertEqual(self.server.end(), 0)
         self.assertEqual(self.server.events("guest_driver_broken"), [])
+
+    def failing(self, point):
+        """A godwit-blk that is killed at a point of an exchange it takes part in."""
+        program = Path(self.folder.name) / f"killed-at-{point}"
+        program.write_text(f"#!/bin/sh\nGODWIT_FAULT=doors.exchange.successor.{point}:kill "
+                           f"exec {PROGRAMS / 'godwit-blk'} \"$@\"\n")
+        program.chmod(0o755)
+        return str(program.resolve())
+
+    def test_exchanged_under_load(self):
+        """Ten processes after each other while fio verifies and ext4 is filled, and each time one first that dies when
+        it has everything: the guest keeps its connection. Then one dies that owns the disk, and the next server goes
+        on as after any kill."""
+        exchanges, reports, failed = 10, [], []
+
+        def exchange_now_and_then():
+            if self.server.written_bytes() < (1 << 20) or len(failed) > exchanges:
+                return
+            if len(reports) == exchanges:
+                self.assertEqual(len(self.server.events("front_end_came")), 1, "QEMU has connected anew")
+                self.assertEqual(self.server.events("requests_taken_up_again"), [])
+                failed.append(self.server.call("exchange", program=self.failing("claimed")))
+                self.assertEqual(self.server.process.wait(timeout=20), 1)
+                self.server.output.close()
+                self.server.start()
+                return
+            failed.append(self.server.call("exchange", program=self.failing("claim")))
+            reports.append(self.server.exchange())
+
+        guest = self.guest(VERIFY.format(size="64m") + EXT4, cpus=2)
+        text = guest.wait_for("GODWIT-GUEST-EXIT", BOOT_AND_WORK_S, meanwhile=exchange_now_and_then)
+        self.assertEqual(len(reports), exchanges)
+        for wanted in ("FIO-VERIFIED", "FSCK-IS-CLEAN"):
+            self.assertIn(wanted, text)
+        self.assertEqual([report["front_ends"] for report in reports + failed], [1] * (2 * exchanges + 1))
+        self.assertEqual([report["outcome"] for report in failed],
+                         ["rolled_back"] * exchanges + ["failed_after_commit"])
+        self.assertEqual(len(self.server.events("front_end_came")), 2)
+        for event in ("front_end_refused", "guest_driver_broken"):
+            self.assertEqual(self.server.events(event), [])
+        for what, some in (("exchanged", reports), ("rolled back", failed[:-1])):
+            pauses = sorted(report["pause_us"] for report in some)
+            print(f"pause, {what}: median {pauses[len(pauses) // 2] / 1e3:.2f} ms, longest {pauses[-1] / 1e3:.2f} ms")
+        guest.close()
+        self.assertEqual(self.server.end(), 0)
 
     def test_ended_cleanly_and_started_again(self):
         """SIGTERM leaves nothing in flight, and the guest waits for the next server."""

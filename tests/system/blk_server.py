@@ -12,6 +12,8 @@ import subprocess
 import threading
 from pathlib import Path
 
+from adopted import Adopted
+
 BIN = Path(os.environ.get("GODWIT_BIN", "build/release/bin"))
 LIMIT_S = 60
 
@@ -34,7 +36,8 @@ class Server:
         self.log_path = self.folder / "server.log"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.words, stdout=subprocess.PIPE, stderr=log, env=self.environment)
-        line = self.process.stdout.readline()
+        self.output = self.process.stdout
+        line = self.output.readline()
         self.ready = json.loads(line) if line else None
         assert self.ready and self.ready["ok"], self.log_path.read_text()
 
@@ -43,7 +46,10 @@ class Server:
             control.settimeout(LIMIT_S)
             control.connect(self.ready["control"])
             control.send(json.dumps({"id": 1, "method": method, "params": params}).encode())
-            answer = json.loads(control.recv(1 << 17))
+            packet = control.recv(1 << 17)
+        if not packet:
+            raise ConnectionError("the server has gone")
+        answer = json.loads(packet)
         if "error" in answer:
             raise Refused(answer["error"])
         return answer["result"]
@@ -65,14 +71,20 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(timeout=LIMIT_S)
-        self.process.stdout.close()
+        self.output.close()
         return code
 
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=LIMIT_S)
-        self.process.stdout.close()
+        self.output.close()
+
+    def follow(self, pid):
+        """The present process has been exchanged for `pid`; gives how it ended."""
+        code = self.process.wait(timeout=LIMIT_S)
+        self.process = Adopted(pid)
+        return code
 
 
 class Client:

@@ -14,7 +14,6 @@ namespace godwit::doors::nbd {
 
 namespace {
 
-constexpr std::size_t input_bytes = 256 * 1024;
 /// How often one pass reads before others get their turn.
 constexpr std::uint32_t reads_per_pass = 16;
 constexpr std::size_t segments_per_send = 64;
@@ -38,20 +37,77 @@ Failure failure_of(const Error& error) {
 
 } // namespace
 
-Connection::Connection(sys::Fd socket, ExportedDisk& exported, Export description)
+Connection::Connection(sys::Fd socket, ExportedDisk& exported, Negotiation negotiation)
     : exported_(exported), disk_(exported.view()), socket_(std::move(socket)),
-      negotiation_(std::move(description)), input_(input_bytes) {}
+      negotiation_(std::move(negotiation)), input_(input_bytes) {}
 
 Result<std::unique_ptr<Connection>>
 Connection::create(sys::Fd socket, ExportedDisk& exported, Export description) {
     std::unique_ptr<Connection> made(
-        new Connection(std::move(socket), exported, std::move(description)));
-    made->watched_ = EPOLLIN;
-    made->watch_ = GODWIT_TRY(
-        exported.loop().watch(made->socket_, EPOLLIN, [raw = made.get()](std::uint32_t events) {
-            raw->on_ready(events);
-        }));
+        new Connection(std::move(socket), exported, Negotiation(std::move(description))));
+    GODWIT_TRY(made->rouse());
     return made;
+}
+
+std::unique_ptr<Connection> Connection::restore(SavedConnection saved, ExportedDisk& exported) {
+    std::unique_ptr<Connection> made(new Connection(
+        std::move(saved.socket), exported, Negotiation(std::move(saved.negotiation))));
+    made->held_ = true;
+    made->frozen_ = true;
+    made->reading_ = saved.reading;
+    made->input_.resize(std::max(saved.input.size(), input_bytes));
+    std::ranges::copy(saved.input, made->input_.begin());
+    made->in_end_ = saved.input.size();
+    if (made->negotiation_.phase() != Negotiation::Phase::transmission) {
+        made->negotiation_.output() = std::move(saved.output); // What it says next comes behind it.
+    } else if (!saved.output.empty()) {
+        // One more answer; the client has to take it before it gets as much again.
+        Job& job = made->take_job({});
+        job.extents = std::move(saved.output);
+        job.data = job.extents;
+        job.head.size = 0;
+        job.segment = {.iov_base = nullptr, .iov_len = job.extents.size()};
+        made->busy_bytes_ += job.extents.size();
+        made->answers_.push_back(&job);
+    }
+    return made;
+}
+
+Status Connection::rouse() {
+    held_ = false;
+    frozen_ = false;
+    if (!watch_.active() && !broken_) {
+        watched_ = EPOLLIN;
+        watch_ = GODWIT_TRY(exported_.loop().watch(
+            socket_, EPOLLIN, [this](std::uint32_t events) { on_ready(events); }));
+    }
+    return ok();
+}
+
+Result<SavedConnection> Connection::save() {
+    frozen_ = true;
+    SavedConnection saved{.socket = GODWIT_TRY(socket_.duplicate()),
+                          .negotiation = negotiation_.state(),
+                          .reading = reading_};
+    const auto append = [](std::vector<std::byte>& to, std::span<const std::byte> bytes) {
+        to.insert(to.end(), bytes.begin(), bytes.end());
+    };
+    if (filling_ != nullptr) {
+        append(saved.input, filling_head_);
+        append(saved.input, filling_->buffer.bytes().first(filled_bytes_));
+    }
+    append(saved.input, std::span(input_).subspan(in_first_, in_end_ - in_first_));
+    saved.output = negotiation_.output();
+    std::size_t sent = sent_of_first_;
+    for (const Job* job : answers_) {
+        for (const std::span<const std::byte> part :
+             {std::span<const std::byte>(job->head.bytes).first(job->head.size), job->data}) {
+            const std::size_t skipped = std::min(sent, part.size());
+            sent -= skipped;
+            append(saved.output, part.subspan(skipped));
+        }
+    }
+    return saved;
 }
 
 bool Connection::over() const noexcept {
@@ -60,7 +116,7 @@ bool Connection::over() const noexcept {
 }
 
 bool Connection::may_read() const noexcept {
-    return reading_ && busy_bytes_ < commands_bytes_max &&
+    return reading_ && !held_ && busy_bytes_ < commands_bytes_max &&
            (idle_.size() + commands_max > jobs_.size());
 }
 
@@ -122,6 +178,10 @@ Result<Connection::Got> Connection::read_more() {
             in_end_ -= in_first_;
             in_first_ = 0;
         }
+        if (input_.size() > input_bytes && in_end_ <= input_bytes) {
+            input_.resize(input_bytes); // What a predecessor left is done.
+            input_.shrink_to_fit();
+        }
         room = std::span(input_).subspan(in_end_);
         if (room.empty()) {
             return Got::nothing; // Everything waits for commands to end.
@@ -178,6 +238,7 @@ Result<bool> Connection::parse_one() {
         return false;
     }
     const Command command = GODWIT_TRY(read_command(input));
+    std::ranges::copy(input.first(request_bytes), filling_head_.begin());
     in_first_ += request_bytes;
     if (command.type == CommandType::disconnect) {
         reading_ = false;
@@ -289,6 +350,9 @@ void Connection::retire(Job& job) {
     if (job.buffer.size() > buffer_bytes_kept) {
         job.buffer = {};
     }
+    if (job.extents.capacity() > buffer_bytes_kept) {
+        job.extents = {};
+    }
     idle_.push_back(&job);
 }
 
@@ -312,7 +376,7 @@ void Connection::finish_pass() {
 }
 
 void Connection::send_answers() {
-    while (!broken_ && (!answers_.empty() || !negotiation_.output().empty())) {
+    while (!broken_ && !frozen_ && (!answers_.empty() || !negotiation_.output().empty())) {
         const Result<bool> sent = send_some();
         if (!sent.has_value()) {
             abandon();
@@ -383,7 +447,8 @@ void Connection::rearm() {
     if (!watch_.active()) {
         return;
     }
-    const bool sends = !broken_ && (!answers_.empty() || !negotiation_.output().empty());
+    const bool sends =
+        !broken_ && !frozen_ && (!answers_.empty() || !negotiation_.output().empty());
     const std::uint32_t wanted =
         (may_read() ? std::uint32_t{EPOLLIN} : 0U) | (sends ? std::uint32_t{EPOLLOUT} : 0U);
     if (wanted == watched_) {

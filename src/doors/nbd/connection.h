@@ -14,6 +14,7 @@
 #include "sys/event_loop.h"
 #include "sys/fd.h"
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -25,6 +26,22 @@ namespace godwit::doors::nbd {
 inline constexpr std::size_t commands_max = 128;
 inline constexpr std::uint64_t commands_bytes_max = 2 * std::uint64_t{payload_bytes_max};
 
+/// What is received at once.
+inline constexpr std::size_t input_bytes = std::size_t{256} * 1024;
+
+/// A client nothing of which is in flight, for a successor of this process.
+struct SavedConnection {
+    sys::Fd socket;
+    Negotiation::State negotiation;
+    bool reading = true;           ///< More may come of it.
+    std::vector<std::byte> input;  ///< Received, not done yet: at most saved_input_bytes_max.
+    std::vector<std::byte> output; ///< Not sent yet: at most saved_output_bytes_max.
+};
+inline constexpr std::size_t saved_input_bytes_max =
+    request_bytes + std::size_t{payload_bytes_max} + input_bytes;
+/// Payloads of the last command too many, and heads, beside what commands may hold.
+inline constexpr std::size_t saved_output_bytes_max = 2 * commands_bytes_max;
+
 class Connection {
   public:
     /// `disk` is this client's view of `exported`.
@@ -34,6 +51,19 @@ class Connection {
     Connection& operator=(const Connection&) = delete;
     /// Nothing is in flight.
     ~Connection() = default;
+
+    /// A predecessor's client, within the limits above. Nothing happens before rouse().
+    [[nodiscard]] static std::unique_ptr<Connection> restore(SavedConnection saved,
+                                                             ExportedDisk& exported);
+
+    /// Takes no more commands until rouse(); what was taken goes on.
+    void hold() noexcept { held_ = true; }
+    [[nodiscard]] bool in_flight() const noexcept { return in_flight_ > 0; }
+    /// At rest (held, nothing in flight): copies what a successor needs. Nothing is sent any more
+    /// before rouse().
+    [[nodiscard]] Result<SavedConnection> save();
+    /// Goes on after hold() or restore().
+    [[nodiscard]] Status rouse();
 
     void finish_pass();
     /// Takes no more commands; what was taken is answered.
@@ -58,7 +88,7 @@ class Connection {
         std::span<const std::byte> data; ///< What follows the head.
         Connection* connection = nullptr;
     };
-    Connection(sys::Fd socket, ExportedDisk& exported, Export description);
+    Connection(sys::Fd socket, ExportedDisk& exported, Negotiation negotiation);
 
     void on_ready(std::uint32_t events);
     void read_all();
@@ -85,14 +115,17 @@ class Connection {
     Negotiation negotiation_;
     Status outcome_;
     bool reading_ = true;    ///< More may come.
+    bool held_ = false;      ///< But not now.
+    bool frozen_ = false;    ///< What is to be sent belongs to a successor.
     bool broken_ = false;    ///< Nothing can be sent any more.
     bool submitted_ = false; ///< Since the last kick of the disk.
 
     std::vector<std::byte> input_; ///< What was received and not understood yet: from in_first_ on.
     std::size_t in_first_ = 0;
     std::size_t in_end_ = 0;
-    Job* filling_ = nullptr;         ///< The write whose payload comes.
-    std::uint64_t filled_bytes_ = 0; ///< Of that.
+    Job* filling_ = nullptr;                              ///< The write whose payload comes.
+    std::array<std::byte, request_bytes> filling_head_{}; ///< Its request as it came.
+    std::uint64_t filled_bytes_ = 0;                      ///< Of that.
 
     std::vector<std::unique_ptr<Job>> jobs_;
     std::vector<Job*> idle_;

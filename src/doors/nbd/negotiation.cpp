@@ -55,6 +55,20 @@ Negotiation::Negotiation(Export exported) : export_(std::move(exported)) {
     put(output_, static_cast<std::uint16_t>(fixed_newstyle | no_zeroes));
 }
 
+Negotiation::Negotiation(State state)
+    : export_(std::move(state.exported)), phase_(state.phase), options_(state.options),
+      without_zeroes_(state.without_zeroes), structured_(state.structured),
+      allocation_(state.allocation) {}
+
+Negotiation::State Negotiation::state() const {
+    return {.exported = export_,
+            .phase = phase_,
+            .options = options_,
+            .without_zeroes = without_zeroes_,
+            .structured = structured_,
+            .allocation = allocation_};
+}
+
 Result<std::size_t> Negotiation::take(std::span<const std::byte> in) {
     if (phase_ == Phase::client_flags) {
         if (in.size() < flags_bytes) {

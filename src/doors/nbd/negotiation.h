@@ -29,11 +29,25 @@ class Negotiation {
     /// Begins with the greeting in output().
     explicit Negotiation(Export exported);
 
+    /// Where a predecessor's stood; `exported` is what that had told its client.
+    struct State {
+        Export exported;
+        Phase phase = Phase::client_flags;
+        std::uint32_t options = 0;
+        bool without_zeroes = false;
+        bool structured = false;
+        bool allocation = false;
+    };
+    /// Without a greeting.
+    explicit Negotiation(State state);
+    [[nodiscard]] State state() const;
+
     /// Takes what is complete at the start of `in` and returns how many bytes that was; 0: more is
     /// needed. An error ends the connection.
     [[nodiscard]] Result<std::size_t> take(std::span<const std::byte> in);
     /// Bytes to be sent; the caller takes them away.
     [[nodiscard]] std::vector<std::byte>& output() noexcept { return output_; }
+    [[nodiscard]] const std::vector<std::byte>& output() const noexcept { return output_; }
     [[nodiscard]] bool has_output() const noexcept { return !output_.empty(); }
     [[nodiscard]] Phase phase() const noexcept { return phase_; }
     /// What was agreed on.

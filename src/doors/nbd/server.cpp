@@ -5,6 +5,7 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <bit>
 
 namespace godwit::doors::nbd {
@@ -22,20 +23,94 @@ Server::create(const std::string& address, ExportedDisk& disk, const std::string
     }
     std::unique_ptr<Server> made(new Server(disk, name));
     GODWIT_TRY(made->listen(address));
-    const auto start = [raw = made.get()]() -> Status {
-        const sys::Fd& socket = raw->path_.has_value() ? raw->path_->fd() : raw->tcp_;
-        raw->listening_ = GODWIT_TRY(
-            raw->disk_.loop().watch(socket, EPOLLIN, [raw](std::uint32_t) { raw->accept(); }));
-        raw->before_wait_ = raw->disk_.loop().before_wait([raw](bool) {
-            raw->finish_pass();
-            return for_ever;
-        });
+    GODWIT_TRY(made->begin());
+    return made;
+}
+
+std::unique_ptr<Server> Server::adopt(Adopted adopted, ExportedDisk& disk) {
+    std::unique_ptr<Server> made(new Server(disk, std::move(adopted.name)));
+    made->uri_ = std::move(adopted.uri);
+    if (adopted.address.find('/') != std::string::npos) {
+        made->path_ = sys::Listener::adopt(std::move(adopted.listening), adopted.address);
+    } else {
+        made->tcp_ = std::move(adopted.listening);
+    }
+    return made;
+}
+
+void Server::restore(std::vector<SavedConnection> clients) {
+    disk_.loop().run_and_wait([&] {
+        for (SavedConnection& client : clients) {
+            clients_.push_back(Connection::restore(std::move(client), disk_));
+        }
+    });
+}
+
+Status Server::begin() {
+    if (path_.has_value()) {
+        path_->find_path();
+    }
+    const auto start = [this]() -> Status {
+        if (!listening_.active()) {
+            listening_ = GODWIT_TRY(disk_.loop().watch(
+                listening_socket(), EPOLLIN, [this](std::uint32_t) { accept(); }));
+        }
+        if (!before_wait_.active()) {
+            before_wait_ = disk_.loop().before_wait([this](bool) {
+                finish_pass();
+                return for_ever;
+            });
+        }
+        for (const auto& client : clients_) {
+            if (!client->rouse().has_value()) {
+                client->abandon();
+            }
+        }
         return ok();
     };
     Status started;
-    disk.loop().run_and_wait([&] { started = start(); });
-    GODWIT_TRY(std::move(started));
-    return made;
+    disk_.loop().run_and_wait([&] { started = start(); });
+    return started;
+}
+
+Result<std::vector<SavedConnection>> Server::freeze(sys::Moment deadline) {
+    std::future<void> at_rest;
+    disk_.loop().run_and_wait([&] {
+        listening_.reset();
+        at_rest = at_rest_.emplace().get_future();
+        for (const auto& client : clients_) {
+            client->hold();
+        }
+    });
+    const bool done = at_rest.wait_until(deadline) == std::future_status::ready;
+    std::vector<SavedConnection> saved;
+    const auto save = [&]() -> Status {
+        at_rest_.reset();
+        if (!done) {
+            return Error(ErrorCode::timeout, "requests of NBD clients do not come to an end");
+        }
+        for (const auto& client : clients_) {
+            if (!client->over()) {
+                saved.push_back(GODWIT_TRY(client->save()));
+            }
+        }
+        return ok();
+    };
+    Status outcome;
+    disk_.loop().run_and_wait([&] { outcome = save(); });
+    GODWIT_TRY(std::move(outcome));
+    return saved;
+}
+
+void Server::let_go() {
+    if (path_.has_value()) {
+        path_->abandon_path();
+    }
+    disk_.loop().run_and_wait([&] {
+        for (const auto& client : clients_) {
+            client->abandon();
+        }
+    });
 }
 
 Status Server::listen(const std::string& address) {
@@ -130,6 +205,12 @@ void Server::finish_pass() {
         client.reset();
     }
     std::erase(clients_, nullptr);
+    // What was answered and not taken by a client is handed over with it.
+    if (at_rest_.has_value() &&
+        std::ranges::none_of(clients_, [](const auto& client) { return client->in_flight(); })) {
+        at_rest_->set_value();
+        at_rest_.reset();
+    }
     if (clients_.empty() && stopped_.has_value()) {
         stopped_->set_value();
         stopped_.reset();

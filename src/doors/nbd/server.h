@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "doors/exported_disk.h"
 #include "doors/nbd/connection.h"
+#include "sys/clock.h"
 #include "sys/event_loop.h"
 #include "sys/fd.h"
 #include "sys/unix_socket.h"
@@ -29,12 +30,35 @@ class Server {
     /// `address`: a path with a '/' in it, or HOST:PORT. The disk outlives the server.
     [[nodiscard]] static Result<std::unique_ptr<Server>>
     create(const std::string& address, ExportedDisk& disk, const std::string& name);
+    struct Adopted {
+        std::string address; ///< As create() was given it.
+        std::string name;
+        std::string uri;
+        sys::Fd listening;
+    };
+    /// A predecessor's socket, at which nobody is let in before begin().
+    [[nodiscard]] static std::unique_ptr<Server> adopt(Adopted adopted, ExportedDisk& disk);
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
     ~Server();
 
     /// Where it listens, as nbd:// or nbd+unix:// address.
     [[nodiscard]] const std::string& uri() const noexcept { return uri_; }
+    [[nodiscard]] const sys::Fd& listening_socket() const noexcept {
+        return path_.has_value() ? path_->fd() : tcp_;
+    }
+
+    // For an exchange of this process:
+    /// Lets nobody in any more and brings all clients to rest, then copies what a successor needs;
+    /// on an error, too, it takes begin() to go on.
+    [[nodiscard]] Result<std::vector<SavedConnection>> freeze(sys::Moment deadline);
+    /// A predecessor's clients, before begin().
+    void restore(std::vector<SavedConnection> clients);
+    /// Serves, from rest.
+    [[nodiscard]] Status begin();
+    /// After freeze(): all is somebody else's now and hears nothing of the end.
+    void let_go();
+
     /// Lets nobody in any more, answers what was taken, and closes. Idempotent.
     void stop();
 
@@ -54,6 +78,7 @@ class Server {
     std::vector<std::unique_ptr<Connection>> clients_;
     std::uint64_t turned_away_ = 0;
     std::optional<std::promise<void>> stopped_; ///< Kept when the last client has gone.
+    std::optional<std::promise<void>> at_rest_; ///< Kept when nothing is in flight any more.
     sys::EventLoop::Handle listening_;
     sys::EventLoop::Handle before_wait_;
 };

@@ -1,8 +1,10 @@
 #include "doors/vhost/channel.h"
 
 #include "sys/fd_stream.h"
+#include "sys/stream.h"
 
 #include <string>
+#include <utility>
 
 namespace godwit::doors::vhost {
 
@@ -12,6 +14,10 @@ Error Message::wrong_length(std::size_t expected) const {
                      std::to_string(payload.size()) + " bytes long, not " +
                      std::to_string(expected));
 }
+
+namespace {
+constexpr std::chrono::seconds reply_patience(5);
+} // namespace
 
 Result<sys::Fd> Message::take_fd() {
     if (fds.size() != 1) {
@@ -24,22 +30,22 @@ Result<sys::Fd> Message::take_fd() {
     return fd;
 }
 
-Status
-Channel::fill(std::span<std::byte> out, std::vector<sys::Fd>& fds, const sys::Fd& cancel) const {
-    while (!out.empty()) {
+/// The part of the message that follows its first `before` bytes, as far as it has not come yet.
+Status Channel::fill(std::span<std::byte> out, std::size_t before, const sys::Fd& cancel) {
+    while (got_ < before + out.size()) {
         GODWIT_TRY(sys::wait_readable(socket_, cancel));
-        out = out.subspan(GODWIT_TRY(sys::receive_with_fds(socket_, out, fds)));
-        if (fds.size() > message_fds_max) {
+        got_ +=
+            GODWIT_TRY(sys::receive_with_fds(socket_, out.subspan(got_ - before), incoming_.fds));
+        if (incoming_.fds.size() > message_fds_max) {
             return Error(ErrorCode::corrupt, "a message with too many descriptors");
         }
     }
     return ok();
 }
 
-Result<Message> Channel::receive(const sys::Fd& cancel) const {
-    Message message;
-    GODWIT_TRY(fill(std::as_writable_bytes(std::span(&message.header, 1)), message.fds, cancel));
-    const Header& header = message.header;
+Result<Message> Channel::receive(const sys::Fd& cancel) {
+    const Header& header = incoming_.header;
+    GODWIT_TRY(fill(std::as_writable_bytes(std::span(&incoming_.header, 1)), 0, cancel));
     if ((header.flags & flag_version_mask) != flag_version || (header.flags & flag_reply) != 0) {
         return Error(ErrorCode::corrupt,
                      "message " + std::to_string(header.request) + " with flags " +
@@ -50,9 +56,10 @@ Result<Message> Channel::receive(const sys::Fd& cancel) const {
                      "message " + std::to_string(header.request) + " of " +
                          std::to_string(header.bytes) + " bytes");
     }
-    message.payload.resize(header.bytes);
-    GODWIT_TRY(fill(message.payload, message.fds, cancel));
-    return message;
+    incoming_.payload.resize(header.bytes);
+    GODWIT_TRY(fill(incoming_.payload, sizeof(header), cancel));
+    got_ = 0;
+    return std::exchange(incoming_, Message());
 }
 
 Status Channel::reply(const Message& message,
@@ -65,6 +72,10 @@ Status Channel::reply(const Message& message,
     std::memcpy(bytes.data(), &header, sizeof(header));
     if (!payload.empty()) {
         std::memcpy(bytes.data() + sizeof(header), payload.data(), payload.size());
+    }
+    // As short as it is, it fits whenever there is room at all.
+    if (!GODWIT_TRY(sys::wait_ready(socket_, sys::Direction::output, reply_patience))) {
+        return Error(ErrorCode::timeout, "the front end does not read its answers");
     }
     const sys::Fd* const fds[] = {fd};
     return sys::send_with_fds(socket_, bytes, std::span(fds).first(fd == nullptr ? 0 : 1));

@@ -47,8 +47,12 @@ class Channel {
   public:
     explicit Channel(sys::Fd socket) : socket_(std::move(socket)) {}
 
-    /// The next message; peer_closed at the end, cancelled by `cancel`.
-    [[nodiscard]] Result<Message> receive(const sys::Fd& cancel) const;
+    /// The next message; peer_closed at the end, cancelled by `cancel`: then a later call goes on
+    /// with what came already.
+    [[nodiscard]] Result<Message> receive(const sys::Fd& cancel);
+    /// A message has come in part.
+    [[nodiscard]] bool in_message() const noexcept { return got_ > 0; }
+    [[nodiscard]] const sys::Fd& socket() const noexcept { return socket_; }
     /// The answer to `message`.
     [[nodiscard]] Status reply(const Message& message,
                                std::span<const std::byte> payload,
@@ -60,9 +64,10 @@ class Channel {
     }
 
   private:
-    [[nodiscard]] Status
-    fill(std::span<std::byte> out, std::vector<sys::Fd>& fds, const sys::Fd& cancel) const;
+    [[nodiscard]] Status fill(std::span<std::byte> out, std::size_t before, const sys::Fd& cancel);
     sys::Fd socket_;
+    Message incoming_;
+    std::size_t got_ = 0; ///< Bytes of it.
 };
 
 } // namespace godwit::doors::vhost

@@ -44,7 +44,9 @@ Result<InflightMemory> InflightMemory::adopt(const sys::Fd& object,
     }
     sys::PeerMapping mapping = GODWIT_TRY(sys::PeerMapping::create(
         object, {.offset = description.offset, .bytes = description.bytes}));
-    return InflightMemory(std::make_shared<sys::PeerMapping>(std::move(mapping)), description);
+    return InflightMemory(GODWIT_TRY(object.duplicate()),
+                          std::make_shared<sys::PeerMapping>(std::move(mapping)),
+                          description);
 }
 
 Result<virtio::InflightRing> InflightMemory::ring(std::uint16_t index, std::uint16_t size) const {

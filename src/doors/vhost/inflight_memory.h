@@ -27,11 +27,16 @@ class InflightMemory {
 
     [[nodiscard]] Result<virtio::InflightRing> ring(std::uint16_t index, std::uint16_t size) const;
     [[nodiscard]] bool torn() const noexcept { return mapping_->torn(); }
+    /// For a successor.
+    [[nodiscard]] const sys::Fd& object() const noexcept { return object_; }
+    [[nodiscard]] const InflightDescription& description() const noexcept { return description_; }
 
   private:
-    InflightMemory(std::shared_ptr<sys::PeerMapping> mapping,
+    InflightMemory(sys::Fd object,
+                   std::shared_ptr<sys::PeerMapping> mapping,
                    const InflightDescription& description)
-        : mapping_(std::move(mapping)), description_(description) {}
+        : object_(std::move(object)), mapping_(std::move(mapping)), description_(description) {}
+    sys::Fd object_;
     std::shared_ptr<sys::PeerMapping> mapping_;
     InflightDescription description_;
 };

@@ -39,7 +39,9 @@ Status MemoryTable::add(const MemoryRegion& region, const sys::Fd& object) {
     }
     sys::PeerMapping mapping = GODWIT_TRY(
         sys::PeerMapping::create(object, {.offset = region.mapping_offset, .bytes = region.bytes}));
-    slots_.push_back({region, std::make_shared<sys::PeerMapping>(std::move(mapping))});
+    slots_.push_back({.region = region,
+                      .object = GODWIT_TRY(object.duplicate()),
+                      .mapping = std::make_shared<sys::PeerMapping>(std::move(mapping))});
     return ok();
 }
 

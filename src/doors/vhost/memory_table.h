@@ -35,14 +35,16 @@ class MemoryTable {
     [[nodiscard]] Result<std::shared_ptr<memory::GuestMemory>> memory() const;
     /// Where an address of the front end's process lies for the guest.
     [[nodiscard]] Result<Gpa> guest_address(std::uint64_t user_address) const;
+    struct Slot {
+        MemoryRegion region;
+        sys::Fd object; ///< For a successor.
+        std::shared_ptr<sys::PeerMapping> mapping;
+    };
+    [[nodiscard]] const std::vector<Slot>& slots() const noexcept { return slots_; }
     /// A memory object became smaller while it was in use.
     [[nodiscard]] bool torn() const noexcept;
 
   private:
-    struct Slot {
-        MemoryRegion region;
-        std::shared_ptr<sys::PeerMapping> mapping;
-    };
     std::vector<Slot> slots_;
 };
 

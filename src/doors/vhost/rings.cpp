@@ -25,10 +25,23 @@ Result<Rings::Ring*> Rings::find(std::uint32_t index) {
 }
 
 void Rings::rest() {
-    if (!running_) {
-        return;
+    if (running_) {
+        device_.quiesce();
+        note_rest();
     }
-    device_.quiesce();
+}
+
+bool Rings::rest_until(sys::Moment deadline) {
+    if (running_ && !device_.quiesce_until(deadline)) {
+        return false;
+    }
+    if (running_) {
+        note_rest();
+    }
+    return true;
+}
+
+void Rings::note_rest() {
     const auto states = device_.queue_states();
     for (std::size_t i = 0; i < states.size(); ++i) {
         if (states[i].has_value()) {
@@ -39,8 +52,7 @@ void Rings::rest() {
     running_ = false;
 }
 
-Result<virtio::VirtQueue> Rings::open(std::uint16_t index,
-                                      const Ring& ring,
+Result<virtio::VirtQueue> Rings::open(const Ring& ring,
                                       const std::shared_ptr<memory::GuestMemory>& memory,
                                       const Surroundings& surroundings) {
     if (!ring.addresses.has_value()) {
@@ -59,19 +71,40 @@ Result<virtio::VirtQueue> Rings::open(std::uint16_t index,
     constexpr std::uint64_t index_offset = 2;
     state.next_used =
         GODWIT_TRY(memory->load<std::uint16_t>(Gpa{state.device_area.value + index_offset}));
-    virtio::VirtQueue queue = GODWIT_TRY(virtio::VirtQueue::create(
+    return virtio::VirtQueue::create(
         memory,
         state,
         {.event_index = (surroundings.features & virtio::feature_event_index) != 0,
-         .indirect = (surroundings.features & virtio::feature_indirect_descriptors) != 0}));
-    if (surroundings.inflight != nullptr) {
-        queue.keep_record(GODWIT_TRY(surroundings.inflight->ring(index, ring.size)));
-        if (queue.left_over() > 0) {
-            log::info("requests_taken_up_again",
-                      {{"ring", index}, {"requests", queue.left_over()}});
+         .indirect = (surroundings.features & virtio::feature_indirect_descriptors) != 0});
+}
+
+Status Rings::keep_record(virtio::VirtQueue& queue,
+                          std::uint16_t index,
+                          const Ring& ring,
+                          const InflightMemory& inflight) {
+    queue.keep_record(GODWIT_TRY(inflight.ring(index, ring.size)));
+    if (queue.left_over() > 0) {
+        log::info("requests_taken_up_again", {{"ring", index}, {"requests", queue.left_over()}});
+    }
+    return ok();
+}
+
+Status Rings::check(const Surroundings& surroundings) const {
+    std::shared_ptr<memory::GuestMemory> memory;
+    for (std::size_t i = 0; i < rings_.size(); ++i) {
+        const Ring& ring = rings_[i];
+        if (!ring.kick.has_value() || !ring.enabled) {
+            continue;
+        }
+        if (!memory) {
+            memory = GODWIT_TRY(surroundings.memory.memory());
+        }
+        GODWIT_TRY(open(ring, memory, surroundings).with_context("ring " + std::to_string(i)));
+        if (surroundings.inflight != nullptr) {
+            GODWIT_TRY(surroundings.inflight->ring(static_cast<std::uint16_t>(i), ring.size));
         }
     }
-    return queue;
+    return ok();
 }
 
 Status Rings::run(const Surroundings& surroundings) {
@@ -87,9 +120,14 @@ Status Rings::run(const Surroundings& surroundings) {
         if (!memory) {
             memory = GODWIT_TRY(surroundings.memory.memory());
         }
-        activation.queues[i] =
-            GODWIT_TRY(open(static_cast<std::uint16_t>(i), ring, memory, surroundings)
-                           .with_context("ring " + std::to_string(i)));
+        virtio::VirtQueue queue =
+            GODWIT_TRY(open(ring, memory, surroundings).with_context("ring " + std::to_string(i)));
+        if (surroundings.inflight != nullptr) {
+            GODWIT_TRY(
+                keep_record(queue, static_cast<std::uint16_t>(i), ring, *surroundings.inflight)
+                    .with_context("ring " + std::to_string(i)));
+        }
+        activation.queues[i] = std::move(queue);
         doorbells[i] = GODWIT_TRY(ring.kick->duplicate());
     }
     if (!memory) {
@@ -184,6 +222,58 @@ Status Rings::set_error(std::uint32_t index, std::optional<sys::EventFd> error) 
 void Rings::set_backend_channel(sys::Fd socket) {
     const std::lock_guard lock(signals_mutex_);
     backend_channel_ = std::move(socket);
+}
+
+Result<std::vector<Rings::Saved>> Rings::save() {
+    const auto copy = [](const std::optional<sys::EventFd>& event) -> Result<sys::Fd> {
+        return event.has_value() ? event->fd().duplicate() : sys::Fd();
+    };
+    std::vector<Saved> all;
+    const std::lock_guard lock(signals_mutex_);
+    for (std::size_t i = 0; i < rings_.size(); ++i) {
+        const Ring& ring = rings_[i];
+        all.push_back({.size = ring.size,
+                       .next_available = ring.next_available,
+                       .addresses = ring.addresses,
+                       .enabled = ring.enabled,
+                       .kick = GODWIT_TRY(copy(ring.kick)),
+                       .call = GODWIT_TRY(copy(signals_[i].call)),
+                       .error = GODWIT_TRY(copy(signals_[i].error))});
+    }
+    return all;
+}
+
+Result<sys::Fd> Rings::copy_backend_channel() {
+    const std::lock_guard lock(signals_mutex_);
+    return backend_channel_.valid() ? backend_channel_.duplicate() : sys::Fd();
+}
+
+Status Rings::restore(std::vector<Saved> saved) {
+    if (saved.size() != rings_.size()) {
+        return Error(ErrorCode::conflict,
+                     std::to_string(saved.size()) + " rings for a disk of " +
+                         std::to_string(rings_.size()));
+    }
+    const auto adopt = [](sys::Fd fd) -> Result<std::optional<sys::EventFd>> {
+        if (!fd.valid()) {
+            return std::optional<sys::EventFd>();
+        }
+        return std::optional(GODWIT_TRY(sys::EventFd::adopt(std::move(fd))));
+    };
+    const std::lock_guard lock(signals_mutex_);
+    for (std::size_t i = 0; i < saved.size(); ++i) {
+        if (saved[i].size > virtio::queue_size_max) {
+            return Error(ErrorCode::corrupt, "a ring of size " + std::to_string(saved[i].size));
+        }
+        rings_[i] = {.size = saved[i].size,
+                     .next_available = saved[i].next_available,
+                     .addresses = saved[i].addresses,
+                     .kick = GODWIT_TRY(adopt(std::move(saved[i].kick))),
+                     .enabled = saved[i].enabled};
+        signals_[i] = {.call = GODWIT_TRY(adopt(std::move(saved[i].call))),
+                       .error = GODWIT_TRY(adopt(std::move(saved[i].error)))};
+    }
+    return ok();
 }
 
 void Rings::enable_all() {

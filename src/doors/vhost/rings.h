@@ -11,6 +11,7 @@
 #include "doors/vhost/inflight_memory.h"
 #include "doors/vhost/memory_table.h"
 #include "doors/vhost/protocol.h"
+#include "sys/clock.h"
 #include "virtio/virtio_device.h"
 
 #include <cstdint>
@@ -38,6 +39,8 @@ class Rings final : public virtio::DeviceHost {
 
     /// Brings the device to rest. Idempotent; every other change is made at rest.
     void rest();
+    /// The same; false if that takes longer than `deadline`, and then all goes on.
+    [[nodiscard]] bool rest_until(sys::Moment deadline);
     /// Serves all rings that are started and enabled, if there are any and none is served yet.
     [[nodiscard]] Status run(const Surroundings& surroundings);
 
@@ -53,6 +56,23 @@ class Rings final : public virtio::DeviceHost {
     [[nodiscard]] Status set_error(std::uint32_t index, std::optional<sys::EventFd> error);
     /// Where changes of the configuration are told.
     void set_backend_channel(sys::Fd socket);
+    /// A ring at rest, with copies of its descriptors (invalid: there is none).
+    struct Saved {
+        std::uint16_t size = 0;
+        std::uint16_t next_available = 0;
+        std::optional<RingAddresses> addresses;
+        bool enabled = false;
+        sys::Fd kick;
+        sys::Fd call;
+        sys::Fd error;
+    };
+    /// At rest.
+    [[nodiscard]] Result<std::vector<Saved>> save();
+    [[nodiscard]] Result<sys::Fd> copy_backend_channel();
+    /// As many as the device has. Nothing runs before.
+    [[nodiscard]] Status restore(std::vector<Saved> saved);
+    /// Whether run() can serve the rings that are to run; touches nothing.
+    [[nodiscard]] Status check(const Surroundings& surroundings) const;
     /// Rings of a front end that does not negotiate protocol features are enabled from the start.
     void enable_all();
 
@@ -73,12 +93,17 @@ class Rings final : public virtio::DeviceHost {
         std::optional<sys::EventFd> call;
         std::optional<sys::EventFd> error;
     };
+    void note_rest();
     [[nodiscard]] Result<Ring*> find(std::uint32_t index);
     [[nodiscard]] static Result<virtio::VirtQueue>
-    open(std::uint16_t index,
-         const Ring& ring,
+    open(const Ring& ring,
          const std::shared_ptr<memory::GuestMemory>& memory,
          const Surroundings& surroundings);
+
+    [[nodiscard]] static Status keep_record(virtio::VirtQueue& queue,
+                                            std::uint16_t index,
+                                            const Ring& ring,
+                                            const InflightMemory& inflight);
 
     virtio::VirtioDevice& device_;
     std::vector<Ring> rings_;

@@ -74,10 +74,61 @@ Status Session::handle(Message message) {
         return Error(ErrorCode::unsupported,
                      "message " + std::to_string(message.header.request) + " is not known");
     }
-    GODWIT_TRY(rings_.run({.features = features_,
-                           .memory = memory_,
-                           .inflight = inflight_.has_value() ? &*inflight_ : nullptr}));
+    GODWIT_TRY(resume());
     return acknowledge(message);
+}
+
+Status Session::resume() {
+    return rings_.run(surroundings());
+}
+
+Rings::Surroundings Session::surroundings() const noexcept {
+    return {.features = features_,
+            .memory = memory_,
+            .inflight = inflight_.has_value() ? &*inflight_ : nullptr};
+}
+
+Result<SavedSession> Session::save(sys::Moment deadline) {
+    if (!rings_.rest_until(deadline)) {
+        return Error(ErrorCode::timeout, "requests of the guest do not come to an end");
+    }
+    SavedSession saved{.features = features_, .protocol_features = protocol_features_};
+    saved.rings = GODWIT_TRY(rings_.save());
+    saved.backend_channel = GODWIT_TRY(rings_.copy_backend_channel());
+    for (const MemoryTable::Slot& slot : memory_.slots()) {
+        saved.regions.push_back(
+            {.region = slot.region, .object = GODWIT_TRY(slot.object.duplicate())});
+    }
+    if (inflight_.has_value()) {
+        saved.inflight = inflight_->description();
+        saved.inflight_object = GODWIT_TRY(inflight_->object().duplicate());
+    }
+    return saved;
+}
+
+Result<std::unique_ptr<Session>>
+Session::restore(virtio::VirtioDevice& device, const Channel& channel, SavedSession saved) {
+    auto made = std::make_unique<Session>(device, channel);
+    if ((saved.features & ~made->offered()) != 0) {
+        return unknown_bits("features", saved.features & ~made->offered());
+    }
+    if ((saved.protocol_features & ~protocol_offered) != 0) {
+        return unknown_bits("protocol features", saved.protocol_features & ~protocol_offered);
+    }
+    made->features_ = saved.features;
+    made->protocol_features_ = saved.protocol_features;
+    for (const SavedSession::Region& each : saved.regions) {
+        GODWIT_TRY(made->memory_.add(each.region, each.object));
+    }
+    if (saved.inflight.has_value()) {
+        made->inflight_ = GODWIT_TRY(InflightMemory::adopt(saved.inflight_object, *saved.inflight));
+    }
+    GODWIT_TRY(made->rings_.restore(std::move(saved.rings)));
+    if (saved.backend_channel.valid()) {
+        made->rings_.set_backend_channel(std::move(saved.backend_channel));
+    }
+    GODWIT_TRY(made->rings_.check(made->surroundings()));
+    return made;
 }
 
 Status Session::acknowledge(const Message& message) {

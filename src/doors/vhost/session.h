@@ -14,17 +14,42 @@
 #include "virtio/virtio_device.h"
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <vector>
 
 namespace godwit::doors::vhost {
+
+/// A conversation at rest, with copies of its descriptors.
+struct SavedSession {
+    std::uint64_t features = 0;
+    std::uint64_t protocol_features = 0;
+    struct Region {
+        MemoryRegion region;
+        sys::Fd object;
+    };
+    std::vector<Region> regions;
+    std::vector<Rings::Saved> rings;
+    std::optional<InflightDescription> inflight;
+    sys::Fd inflight_object;
+    sys::Fd backend_channel; ///< Invalid: none.
+};
 
 class Session {
   public:
     /// The device is at rest; it is again when the session goes.
     Session(virtio::VirtioDevice& device, const Channel& channel);
+    /// One that a predecessor has saved: at rest until resume(). Errors leave the device at rest.
+    [[nodiscard]] static Result<std::unique_ptr<Session>>
+    restore(virtio::VirtioDevice& device, const Channel& channel, SavedSession saved);
 
     /// Does what the message says and answers it.
     [[nodiscard]] Status handle(Message message);
+    /// Brings the device to rest and copies everything a successor needs. After an error, too,
+    /// resume() goes on.
+    [[nodiscard]] Result<SavedSession> save(sys::Moment deadline);
+    /// Serves the rings that are to run.
+    [[nodiscard]] Status resume();
     /// What went wrong behind the front end's back; looked at after each message and now and then.
     [[nodiscard]] bool torn() const noexcept;
 
@@ -38,6 +63,7 @@ class Session {
     [[nodiscard]] Status acknowledge(const Message& message);
     [[nodiscard]] Status set_table(Message& message);
     [[nodiscard]] std::uint64_t offered() const noexcept;
+    [[nodiscard]] Rings::Surroundings surroundings() const noexcept;
     [[nodiscard]] bool negotiated(std::uint64_t protocol_bit) const noexcept {
         return (protocol_features_ & protocol_bit) != 0;
     }
