@@ -5,7 +5,8 @@
 //     disk_move_bench SOURCE.profile DESTINATION.profile WORKLOAD MIB SEED
 //
 // Prints one JSON line per scheme: time, latencies, bytes by device and class, and the cost at five
-// gammas; then one with what "auto" would take for each gamma from measured speeds.
+// gammas; then one with what "auto" would take for each gamma from measured speeds: where lr is
+// allowed, and safe, without it.
 #include "block/decorate/throttle_device.h"
 #include "block/move/estimate.h"
 #include "block/move/moving_device.h"
@@ -66,6 +67,7 @@ struct Measured {
     MoveReport report;
     double mean_latency = 0;
     double p99_latency = 0;
+    std::size_t requests = 0; ///< Of the guest's, while it moved.
     std::array<double, gammas.size()> costs{};
 };
 
@@ -100,7 +102,8 @@ Measured run_scheme(const Cell& cell, Scheme scheme) {
     guest.stop();
     Measured measured{.report = *report,
                       .mean_latency = mean(guest.latencies()),
-                      .p99_latency = percentile_99(guest.latencies())};
+                      .p99_latency = percentile_99(guest.latencies()),
+                      .requests = guest.latencies().size()};
     const MoveBill bill{
         .seconds = std::chrono::duration<double>(report->duration).count(),
         .source_written_bytes = static_cast<double>(report->counters.source.total()),
@@ -159,13 +162,25 @@ void print(std::string_view key, const std::array<double, gammas.size()>& values
     std::printf("]");
 }
 
+void print_choices(MoveSituation situation) {
+    for (std::size_t i = 0; i < gammas.size(); ++i) {
+        situation.gamma = gammas[i];
+        const SchemeChoice choice = choose(estimate_all(situation), situation);
+        std::printf("%s{\"gamma\": %.2f, \"scheme\": \"%s\", \"why\": \"%s\"}",
+                    i == 0 ? "" : ", ",
+                    gammas[i],
+                    std::string(name_of(choice.scheme)).c_str(),
+                    choice.why.c_str());
+    }
+}
+
 void run_cell(const Cell& cell) {
     for (const Scheme scheme : all_schemes) {
         const Measured measured = run_scheme(cell, scheme);
         const MoveCounters& bytes = measured.report.counters;
         std::printf(
             "{\"scheme\": \"%s\", \"ended_as\": \"%s\", \"seconds\": %.4f, \"mean_ms\": %.3f, "
-            "\"p99_ms\": %.3f, \"pause_ms\": %.3f, \"source_guest\": %lu, "
+            "\"p99_ms\": %.3f, \"requests\": %zu, \"pause_ms\": %.3f, \"source_guest\": %lu, "
             "\"source_redundant\": %lu, \"destination_guest\": %lu, \"first_copy\": %lu, "
             "\"destination_redundant\": %lu, \"passes\": %zu, \"tracking_bytes\": %lu, ",
             std::string(name_of(scheme)).c_str(),
@@ -173,6 +188,7 @@ void run_cell(const Cell& cell) {
             std::chrono::duration<double>(measured.report.duration).count(),
             measured.mean_latency * 1e3,
             measured.p99_latency * 1e3,
+            measured.requests,
             std::chrono::duration<double, std::milli>(measured.report.pause).count(),
             bytes.source.guest,
             bytes.source.redundant,
@@ -185,17 +201,15 @@ void run_cell(const Cell& cell) {
         std::printf("}\n");
     }
     MoveSituation situation = observe(cell);
-    std::printf("{\"auto\": [");
-    for (std::size_t i = 0; i < gammas.size(); ++i) {
-        situation.gamma = gammas[i];
-        const SchemeChoice choice = choose(estimate_all(situation), situation);
-        std::printf("%s{\"gamma\": %.2f, \"scheme\": \"%s\", \"why\": \"%s\"}",
-                    i == 0 ? "" : ", ",
-                    gammas[i],
-                    std::string(name_of(choice.scheme)).c_str(),
-                    choice.why.c_str());
+    const char* between = "{";
+    for (const auto& [key, allows_lr] : {std::pair("auto", true), std::pair("auto_safe", false)}) {
+        std::printf("%s\"%s\": [", between, key);
+        situation.allows_lr = allows_lr;
+        print_choices(situation);
+        std::printf("]");
+        between = ", ";
     }
-    std::printf("]}\n");
+    std::printf("}\n");
 }
 
 Result<Cell> parse(char** argv) {

@@ -40,7 +40,7 @@ Result<std::string> device_of(const std::string& path) {
     if (::stat(path.c_str(), &info) != 0) {
         return Error::from_errno(errno, "'" + path + "' cannot be looked at");
     }
-    const std::string device = number_of(S_ISBLK(info.st_mode) ? info.st_rdev : info.st_dev);
+    std::string device = number_of(S_ISBLK(info.st_mode) ? info.st_rdev : info.st_dev);
     const std::string place = "/sys/dev/block/" + device;
     if (!sys::read_file(place + "/partition", 16).has_value()) {
         return device;
@@ -98,8 +98,8 @@ bool DiskPool::holds(const std::string& path) const {
 
 Result<std::string> DiskPool::free_name(const Directory& directory, const std::string& stem) {
     for (int number = 1; number <= names_max; ++number) {
-        const std::string path = directory.path + "/" + stem +
-                                 (number == 1 ? "" : "-" + std::to_string(number)) + ".raw";
+        std::string path = directory.path + "/" + stem +
+                           (number == 1 ? "" : "-" + std::to_string(number)) + ".raw";
         struct stat info{};
         if (::lstat(path.c_str(), &info) == 0) {
             continue;
