@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "bus/little_endian.h"
+#include "sys/timed_lock.h"
 #include "virtio/pci_transport_state.h"
 
 #include <array>
@@ -414,7 +415,7 @@ void PciTransport::quiesce() {
 }
 
 bool PciTransport::quiesce_until(std::chrono::steady_clock::time_point deadline) {
-    const std::unique_lock lock(mutex_, deadline);
+    const auto lock = sys::lock_until(mutex_, deadline);
     return lock.owns_lock() && device_->quiesce_until(deadline);
 }
 

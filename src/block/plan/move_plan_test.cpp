@@ -212,7 +212,9 @@ TEST(MovePlan, takes_no_longer_for_many_disks) {
     const sys::SystemClock clock;
     const sys::Moment before = clock.now();
     const MovePlan plan = planned(now);
+#ifndef __SANITIZE_THREAD__ // Some thirty times slower.
     EXPECT_LT(clock.now() - before, std::chrono::seconds(10));
+#endif
     EXPECT_LE(plan.forecast.cost, least_single(plan)); // With so few tries for each disk.
 }
 
