@@ -64,6 +64,7 @@ class Service {
     struct Inheritance;
     [[nodiscard]] Status inherit(Inheritance& inheritance);
     [[nodiscard]] Status receive_users(Inheritance& inheritance);
+    void take_control(sys::Fd listening);
     [[nodiscard]] Status begin(Inheritance& inheritance);
 
     // Answering requests (service_requests.cpp).

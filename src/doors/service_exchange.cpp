@@ -166,8 +166,8 @@ struct Service::Inheritance {
     exchange::Conversation conversation;
     Letter offer;
     exchange::Offered offered;
+    sys::Fd control; ///< Invalid: there is none.
     std::optional<sys::EventFd> token;
-    sys::Moment claimed_at;
 };
 
 Result<std::unique_ptr<Service>>
@@ -229,6 +229,12 @@ Status Service::inherit(Inheritance& inheritance) {
     if (!options_.vhost_socket.empty()) {
         vhost_ = GODWIT_TRY(vhost::Door::adopt(door_args(), GODWIT_TRY(descriptors.take("vhost"))));
     }
+    if (!options_.control.empty()) {
+        inheritance.control = GODWIT_TRY(descriptors.take("control"));
+    }
+    if (descriptors.size() != 0) {
+        return Error(ErrorCode::corrupt, "an offer with descriptors that nobody needs");
+    }
     return ok();
 }
 
@@ -254,13 +260,27 @@ Status Service::receive_users(Inheritance& inheritance) {
     return ok();
 }
 
+/// The users are served, also if nobody can ask us anything.
+void Service::take_control(sys::Fd listening) {
+    auto control = sys::ControlServer::create(
+        *loop_,
+        sys::Listener::adopt(std::move(listening), options_.control),
+        [this](const sys::ControlServer::Request& request) { handle(request); });
+    if (!control.has_value()) {
+        log::error("no_control_socket", {{"reason", control.error().to_string()}});
+        return;
+    }
+    control_ = std::move(*control);
+    control_->adopt_path();
+}
+
 /// The commit, and all that follows from it.
 Status Service::begin(Inheritance& inheritance) {
     fault_point("doors.exchange.successor.claim");
     if (!inheritance.token->drain()) {
         return Error(ErrorCode::conflict, "the predecessor has taken the export back");
     }
-    inheritance.claimed_at = clock_.now();
+    const sys::Moment claimed_at = clock_.now();
     fault_point("doors.exchange.successor.claimed");
     if (vhost_) {
         vhost_->begin();
@@ -269,18 +289,13 @@ Status Service::begin(Inheritance& inheritance) {
         GODWIT_TRY(nbd_->begin());
     }
     const sys::Moment serving_at = clock_.now();
-    if (!options_.control.empty()) {
-        control_ = GODWIT_TRY(sys::ControlServer::create(
-            *loop_,
-            sys::Listener::adopt(GODWIT_TRY(inheritance.offer.descriptors.take("control")),
-                                 options_.control),
-            [this](const sys::ControlServer::Request& request) { handle(request); }));
-        control_->adopt_path();
+    if (inheritance.control.valid()) {
+        take_control(std::move(inheritance.control));
     }
     fault_point("doors.exchange.successor.running");
     log::info("export_taken_over", {{"image", disk_->path()}});
     discard(inheritance.conversation.say("running",
-                                         {{"claimed_at_ns", nanoseconds(inheritance.claimed_at)},
+                                         {{"claimed_at_ns", nanoseconds(claimed_at)},
                                           {"serving_at_ns", nanoseconds(serving_at)}}),
             "whoever it is told to may have gone: the users are ours");
     return ok();
