@@ -5,9 +5,6 @@
 #include "sys/service_manager.h"
 #include "sys/unix_socket.h"
 
-#include <sys/epoll.h>
-#include <sys/signalfd.h>
-
 #include <unistd.h>
 
 #include <csignal>
@@ -63,23 +60,9 @@ Service::~Service() {
 /// SIGTERM and SIGINT end the process; the second one also while a disk moves, if that is complete
 /// anyway.
 Status Service::watch_signals() {
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    if (::pthread_sigmask(SIG_BLOCK, &signals, nullptr) != 0) {
-        return Error(ErrorCode::internal, "block signals");
-    }
-    signal_fd_ = sys::Fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!signal_fd_.valid()) {
-        return Error::from_errno(errno, "watch signals");
-    }
-    signal_watch_ = GODWIT_TRY(loop_->watch(signal_fd_, EPOLLIN, [this](std::uint32_t) {
-        signalfd_siginfo info{};
-        if (::read(signal_fd_.raw(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
-            log::info("ending", {{"signal", info.ssi_signo}});
-            end(ok());
-        }
+    end_signals_ = GODWIT_TRY(sys::EndSignals::watch(*loop_, [this](int signal) {
+        log::info("ending", {{"signal", signal}});
+        end(ok());
     }));
     return ok();
 }

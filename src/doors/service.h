@@ -16,6 +16,7 @@
 #include "doors/vhost/door.h"
 #include "sys/clock.h"
 #include "sys/control_server.h"
+#include "sys/end_signals.h"
 #include "sys/event_loop.h"
 
 #include <memory>
@@ -76,8 +77,7 @@ class Service {
     const sys::Clock& clock_;
     sys::Moment started_at_;
     std::unique_ptr<sys::EventLoop> loop_;
-    sys::Fd signal_fd_;
-    sys::EventLoop::Handle signal_watch_;
+    std::unique_ptr<sys::EndSignals> end_signals_;
     bool ending_ = false;
     Status outcome_;
     std::unique_ptr<ExportedDisk> disk_;
