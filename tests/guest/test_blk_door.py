@@ -212,7 +212,8 @@ class BlkDoor(unittest.TestCase):
             failed.append(self.server.call("exchange", program=self.failing("claim")))
             reports.append(self.server.exchange())
 
-        guest = self.guest(VERIFY.format(size="64m") + EXT4, cpus=2)
+        # Enough to do that a quick host's guest is not through before the last of them.
+        guest = self.guest(VERIFY.format(size="224m") + EXT4, cpus=2)
         text = guest.wait_for("GODWIT-GUEST-EXIT", BOOT_AND_WORK_S, meanwhile=exchange_now_and_then)
         self.assertEqual(len(reports), exchanges)
         for wanted in ("FIO-VERIFIED", "FSCK-IS-CLEAN"):

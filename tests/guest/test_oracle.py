@@ -133,14 +133,18 @@ class OracleTest(unittest.TestCase):
         load.wait_for("boot")
         load.tell("reset-gaps")
         load.wait_for("gaps-reset")
-        load.process.send_signal(19)
-        time.sleep(0.4)
-        load.process.send_signal(18)
-        # The thread that stood still notes its gap at its next turn, which a busy machine may delay.
-        deadline = time.monotonic() + 10
         widest = 0
-        while widest <= 380_000 and time.monotonic() < deadline:
-            widest = max(cpu["max_gap_us"] for cpu in load.ask("report")["cpus"])
+        # A thread that is stopped before its first turn after the request forgets the gap with those before.
+        for _ in range(3):
+            load.process.send_signal(19)
+            time.sleep(0.4)
+            load.process.send_signal(18)
+            # The thread that stood still notes its gap at its next turn, which a busy machine may delay.
+            deadline = time.monotonic() + 5
+            while widest <= 380_000 and time.monotonic() < deadline:
+                widest = max(cpu["max_gap_us"] for cpu in load.ask("report")["cpus"])
+            if widest > 380_000:
+                break
         self.assertGreater(widest, 380_000)
 
     def test_heartbeats_are_counted(self):
